@@ -1,0 +1,5 @@
+"""Mask2Former and MaskFormer as detectron2 components. Importing it registers them all."""
+
+from mask2former._provider import provide_detectron2
+
+DETECTRON2_PROVIDER = provide_detectron2()

@@ -1,0 +1,129 @@
+"""Every config key that this project adds to detectron2's, with its meaning.
+
+`add_maskformer2_config` is the official function of this name: official scripts and YAML files
+work unchanged. Keys marked *new* are ours; each of them is off, or neutral, by default.
+"""
+
+from pathlib import Path
+
+from detectron2.config import CfgNode as CN
+
+PACKAGE = Path(__file__).parent
+
+# Configs stand beside the package in a checkout and inside it in a wheel.
+CONFIG_ROOTS = (PACKAGE.parent / "configs", PACKAGE / "configs")
+
+
+def get_config_file(name: str) -> str:
+    """Path of a config that comes with the project, e.g. "quick_start.yaml".
+
+    Raises:
+        FileNotFoundError: there is none of this name.
+    """
+    for root in CONFIG_ROOTS:
+        if (root / name).is_file():
+            return str(root / name)
+    raise FileNotFoundError(f"{name}: no such config under {' or '.join(map(str, CONFIG_ROOTS))}")
+
+
+def add_maskformer2_config(cfg: CN) -> None:
+    """Add the keys of MaskFormer and Mask2Former to detectron2's defaults, in place."""
+    _add_input(cfg)
+    _add_solver(cfg)
+    _add_mask_former(cfg)
+    _add_pixel_decoder(cfg)
+    _add_swin(cfg)
+    cfg.MODEL.DEVICE = "auto"  # new value: sdaa, cuda, mps, cpu, the first that is there
+
+
+def _add_input(cfg: CN) -> None:
+    # One mapper serves all tasks; the official names select its target builder and recipe.
+    cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_semantic"
+    cfg.INPUT.COLOR_AUG_SSD = False  # SSD's photometric distortion
+    # A random crop is drawn again (10 times at most) while one class covers more than this share.
+    cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
+    cfg.INPUT.SIZE_DIVISIBILITY = -1  # pad training images to a multiple of this; -1: do not pad
+    # Large-scale jitter (the coco_* mappers): resize by a factor of MIN..MAX_SCALE, crop IMAGE_SIZE.
+    cfg.INPUT.IMAGE_SIZE = 1024
+    cfg.INPUT.MIN_SCALE = 0.1
+    cfg.INPUT.MAX_SCALE = 2.0
+
+
+def _add_solver(cfg: CN) -> None:
+    cfg.SOLVER.OPTIMIZER = "ADAMW"  # or SGD
+    cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1  # learning rate of the backbone, relative to BASE_LR
+    cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0  # of embeddings and position tables
+    cfg.SOLVER.POLY_LR_POWER = 0.9
+    cfg.SOLVER.POLY_LR_CONSTANT_ENDING = 0.0
+    # new: optimizer steps once in this many batches; each batch has IMS_PER_BATCH / STEPS images
+    cfg.SOLVER.ACCUMULATE_STEPS = 1
+    # new: float16, bfloat16, or auto: the device's own choice
+    cfg.SOLVER.AMP.DTYPE = "auto"
+    # new: the run stops once the loss was not finite in this many iterations running
+    cfg.SOLVER.MAX_NON_FINITE_STEPS = 5
+
+
+def _add_mask_former(cfg: CN) -> None:
+    node = cfg.MODEL.MASK_FORMER = CN()
+    # losses (paper, sec. 3.2)
+    node.DEEP_SUPERVISION = True  # a loss at each decoder layer and at the query features
+    node.NO_OBJECT_WEIGHT = 0.1
+    node.CLASS_WEIGHT = 1.0
+    node.DICE_WEIGHT = 1.0
+    node.MASK_WEIGHT = 20.0
+    node.TRAIN_NUM_POINTS = 112 * 112  # points a mask at which costs and losses are taken
+    node.OVERSAMPLE_RATIO = 3.0  # candidates drawn for each importance-sampled point
+    node.IMPORTANCE_SAMPLE_RATIO = 0.75  # share of the points drawn by uncertainty
+    # transformer decoder
+    node.TRANSFORMER_DECODER_NAME = "MultiScaleMaskedTransformerDecoder"
+    node.TRANSFORMER_IN_FEATURE = "res5"
+    node.NUM_OBJECT_QUERIES = 100
+    node.HIDDEN_DIM = 256
+    node.NHEADS = 8
+    node.DIM_FEEDFORWARD = 2048
+    node.DROPOUT = 0.1
+    node.ENC_LAYERS = 0
+    node.DEC_LAYERS = 6
+    node.PRE_NORM = False
+    node.ENFORCE_INPUT_PROJ = False
+    node.SIZE_DIVISIBILITY = 32  # images of a batch are padded to a multiple of this
+    # inference
+    test = node.TEST = CN()
+    test.SEMANTIC_ON = True
+    test.INSTANCE_ON = False
+    test.PANOPTIC_ON = False
+    test.OBJECT_MASK_THRESHOLD = 0.0  # panoptic: a query below this class score is dropped
+    test.OVERLAP_THRESHOLD = 0.0  # panoptic: a segment of which less than this is visible is dropped
+    test.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE = False
+
+
+def _add_pixel_decoder(cfg: CN) -> None:
+    node = cfg.MODEL.SEM_SEG_HEAD
+    node.MASK_DIM = 256  # channels of the pixel feature and of a query's mask embedding
+    node.TRANSFORMER_ENC_LAYERS = 0
+    node.PIXEL_DECODER_NAME = "BasePixelDecoder"
+    node.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES = ["res3", "res4", "res5"]
+    node.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS = 4
+    node.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS = 8
+    # new: which deformable-attention op, by its name in the registry; auto: the device's own
+    node.MS_DEFORM_ATTN = "auto"
+
+
+def _add_swin(cfg: CN) -> None:
+    node = cfg.MODEL.SWIN = CN()
+    node.PRETRAIN_IMG_SIZE = 224
+    node.PATCH_SIZE = 4
+    node.EMBED_DIM = 96
+    node.DEPTHS = [2, 2, 6, 2]
+    node.NUM_HEADS = [3, 6, 12, 24]
+    node.WINDOW_SIZE = 7
+    node.MLP_RATIO = 4.0
+    node.QKV_BIAS = True
+    node.QK_SCALE = None
+    node.DROP_RATE = 0.0
+    node.ATTN_DROP_RATE = 0.0
+    node.DROP_PATH_RATE = 0.3
+    node.APE = False  # absolute position embedding
+    node.PATCH_NORM = True
+    node.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    node.USE_CHECKPOINT = False

@@ -1,0 +1,41 @@
+"""The part of detectron2's public API that mask2former stands on, for machines without detectron2.
+
+It honours the real signatures, registry names, config keys, checkpoint format and file layouts.
+Whatever it lacks raises an ImportError that names the real project.
+"""
+
+import importlib.abc
+import sys
+
+__version__ = "0.6+embedded"
+
+_HINT = (
+    "{} is not in the embedded subset; "
+    "pip install 'git+https://github.com/facebookresearch/detectron2'"
+)
+
+
+def _missing_attribute(package: str):
+    """A module-level `__getattr__` for `package` that says what to install.
+
+    Private and dunder names keep raising AttributeError: Python itself probes for them.
+    """
+
+    def __getattr__(name: str):
+        if name.startswith("_"):
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        raise ImportError(_HINT.format(f"{package}.{name}"))
+
+    return __getattr__
+
+
+class _MissingModule(importlib.abc.MetaPathFinder):
+    """Asked last, when no other finder knows a submodule."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname.startswith("detectron2."):
+            raise ModuleNotFoundError(_HINT.format(fullname), name=fullname)
+        return None
+
+
+sys.meta_path.append(_MissingModule())
