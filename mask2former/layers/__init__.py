@@ -1,0 +1,1 @@
+"""The mathematics of the model: plain values in, tensors out, no configuration."""

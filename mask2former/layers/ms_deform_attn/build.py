@@ -1,0 +1,73 @@
+"""The ways to compute deformable attention, and which of them a device gets.
+
+B batch, Q queries, M heads, D channels a head, L levels, P points, S = sum of all H * W.
+A new way is one file here with one class, registered and imported by this package's __init__.
+"""
+
+import functools
+import logging
+from collections.abc import Sequence
+
+from detectron2.utils.registry import Registry
+from torch import Tensor
+
+MS_DEFORM_ATTN_REGISTRY = Registry("MS_DEFORM_ATTN")
+MS_DEFORM_ATTN_REGISTRY.__doc__ = "Subclasses of MSDeformAttnOp; MODEL.SEM_SEG_HEAD.MS_DEFORM_ATTN"
+
+logger = logging.getLogger(__name__)
+
+
+class MSDeformAttnOp:
+    """One way to compute deformable attention. Stateless: it is used as a class."""
+
+    rank = 0  # of the ops that run on a device, `auto` takes the one of the highest rank
+
+    @staticmethod
+    def why_not(device_type: str) -> str:
+        """What keeps this op from running on that device type; empty if nothing does."""
+        raise NotImplementedError
+
+    @staticmethod
+    def run(
+        value: Tensor,
+        spatial_shapes: Sequence[tuple[int, int]],
+        sampling_locations: Tensor,
+        attention_weights: Tensor,
+    ) -> Tensor:
+        """Sum over levels and points of weight times the bilinear value at the location.
+
+        A location is (x, y) with (0, 0) the top left and (1, 1) the bottom right corner of its
+        level; values beyond the border are zero.
+
+        Shapes: (B,S,M,D), L x (H,W), (B,Q,M,L,P,2), (B,Q,M,L,P) -> (B,Q,M*D)
+        """
+        raise NotImplementedError
+
+
+@functools.cache  # so the choice is made, and logged, once a process
+def build_ms_deform_attn(name: str, device_type: str) -> type[MSDeformAttnOp]:
+    """The op called `name` in the registry; "auto": the fastest that runs on the device type.
+
+    Raises:
+        ValueError: there is no such op, or it does not run there.
+    """
+    ops: dict[str, type[MSDeformAttnOp]] = dict(MS_DEFORM_ATTN_REGISTRY)
+    refusals = {known: op.why_not(device_type) for known, op in ops.items()}
+    if name == "auto":
+        usable = [known for known in ops if not refusals[known]]
+        name = max(usable, key=lambda known: ops[known].rank)
+        others = [f"not {known}: {why}" for known, why in refusals.items() if why]
+        reason = "; ".join(["the fastest that runs there", *others])
+    elif name not in ops:
+        raise ValueError(
+            f"MODEL.SEM_SEG_HEAD.MS_DEFORM_ATTN={name!r}; set it to auto, {', '.join(ops)}"
+        )
+    elif refusals[name]:
+        raise ValueError(
+            f"MODEL.SEM_SEG_HEAD.MS_DEFORM_ATTN={name!r} does not run on {device_type}: "
+            f"{refusals[name]}; set it to auto"
+        )
+    else:
+        reason = "as configured"
+    logger.info("Deformable attention on %s: %s (%s)", device_type, name, reason)
+    return ops[name]

@@ -1,0 +1,87 @@
+"""Multi-scale deformable attention with its projections (Deformable DETR, sec. 4.1 and A.2).
+
+B batch, Q queries, C channels, M heads, L levels, P points, S = sum of H * W over the levels.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mask2former.layers.ms_deform_attn.build import build_ms_deform_attn
+
+
+class MSDeformAttn(nn.Module):
+    """Each query looks, in each level, at a few points around its own place."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_levels: int,
+        num_heads: int,
+        num_points: int,
+        op_name: str = "auto",
+    ):
+        """
+        Args:
+            op_name: entry of MS_DEFORM_ATTN_REGISTRY, or "auto".
+        Raises:
+            ValueError: dim is not a multiple of num_heads.
+        """
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"{dim} channels do not divide into {num_heads} attention heads")
+        self.num_heads = num_heads
+        self.num_levels = num_levels
+        self.num_points = num_points
+        self.op_name = op_name
+        num_samples = num_heads * num_levels * num_points
+        self.sampling_offsets = nn.Linear(dim, num_samples * 2)
+        self.attention_weights = nn.Linear(dim, num_samples)
+        self.value_proj = nn.Linear(dim, dim)
+        self.output_proj = nn.Linear(dim, dim)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """At first, point p of each head lies p + 1 steps away in the head's own direction."""
+        nn.init.zeros_(self.sampling_offsets.weight)
+        angles = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
+        directions = torch.stack((angles.cos(), angles.sin()), dim=-1)  # (M,2)
+        directions /= directions.abs().amax(-1, keepdim=True)  # onto the unit square
+        steps = torch.arange(1.0, self.num_points + 1)  # (P,)
+        offsets = directions[:, None, None] * steps[:, None]  # (M,1,P,2)
+        offsets = offsets.expand(-1, self.num_levels, -1, -1)
+        self.sampling_offsets.bias.copy_(offsets.flatten())
+
+        nn.init.zeros_(self.attention_weights.weight)  # so all points count alike
+        nn.init.zeros_(self.attention_weights.bias)
+        for projection in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(projection.weight)
+            nn.init.zeros_(projection.bias)
+
+    def forward(
+        self,
+        query: Tensor,
+        reference_points: Tensor,
+        feature: Tensor,
+        spatial_shapes: Sequence[tuple[int, int]],
+    ) -> Tensor:
+        """
+        Args:
+            reference_points: the queries' own places, (x, y) in [0, 1].
+            feature: the levels, flattened and joined in the order of spatial_shapes.
+        Shapes: (B,Q,C), (Q,2), (B,S,C), L x (H,W) -> (B,Q,C)
+        """
+        per_sample = (self.num_heads, self.num_levels, self.num_points)
+        value = self.value_proj(feature).unflatten(-1, (self.num_heads, -1))  # (B,S,M,D)
+        weights = self.attention_weights(query).unflatten(-1, (self.num_heads, -1))
+        weights = weights.softmax(-1).unflatten(-1, per_sample[1:])  # (B,Q,M,L,P)
+        # An offset is learned in pixels of its level.
+        offsets = self.sampling_offsets(query).unflatten(-1, (*per_sample, 2))  # (B,Q,M,L,P,2)
+        sizes = offsets.new_tensor([(width, height) for height, width in spatial_shapes])  # (L,2)
+        locations = reference_points[:, None, None, None] + offsets / sizes[:, None]
+
+        op = build_ms_deform_attn(self.op_name, query.device.type)
+        return self.output_proj(op.run(value, spatial_shapes, locations, weights))

@@ -1,0 +1,39 @@
+"""The losses of matched masks and of classes (paper, sec. 3.3 and 4.1).
+
+N masks, P points of each, B batch, Q queries, K classes.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def mask_loss(logits: Tensor, targets: Tensor, num_masks: Tensor | float) -> Tensor:
+    """Binary cross-entropy, averaged over a mask's points; the sum over masks by `num_masks`.
+
+    Shapes: (N,P), (N,P) in [0, 1] -> ()
+    """
+    loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return loss.mean(1).sum() / num_masks
+
+
+def dice_loss(logits: Tensor, targets: Tensor, num_masks: Tensor | float) -> Tensor:
+    """1 - the overlap of prediction and target (V-Net's dice); the sum over masks by `num_masks`.
+
+    Shapes: (N,P), (N,P) in [0, 1] -> ()
+    """
+    probabilities = logits.sigmoid()
+    overlap = 2 * (probabilities * targets).sum(1)
+    total = probabilities.sum(1) + targets.sum(1)
+    # The ones keep a mask of which no point was hit from dividing by zero.
+    return (1 - (overlap + 1) / (total + 1)).sum() / num_masks
+
+
+def class_loss(logits: Tensor, targets: Tensor, weight: Tensor, normalizer: Tensor) -> Tensor:
+    """Cross-entropy weighted by class; the sum over queries by `normalizer`.
+
+    The normalizer of torch's own mean is `weight[targets].sum()`.
+
+    Shapes: (B,Q,K+1), (B,Q), (K+1), () -> ()
+    """
+    loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), weight, reduction="sum")
+    return loss / normalizer

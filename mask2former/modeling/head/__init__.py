@@ -1,0 +1,1 @@
+"""Heads: what a meta-architecture puts on its backbone."""

@@ -1,0 +1,254 @@
+"""MaskFormer and Mask2Former as one meta-architecture (paper, fig. 2).
+
+B batch, Q queries, K classes, T targets of an image, H W the padded batch, h w its stride-4 grid.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_seg_head
+from detectron2.modeling.postprocessing import sem_seg_postprocess
+from detectron2.structures import BitMasks, ImageList, Instances
+from torch import Tensor, nn
+
+from mask2former.device import empty_cache, full_precision, is_out_of_memory
+from mask2former.modeling.criterion.criterion import SetCriterion
+from mask2former.modeling.inference import (
+    instance_inference,
+    panoptic_inference,
+    semantic_inference,
+)
+
+
+@META_ARCH_REGISTRY.register()
+class MaskFormer(nn.Module):
+    """Backbone, then head; in training the criterion, else inference."""
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        sem_seg_head: nn.Module,
+        criterion: nn.Module,
+        size_divisibility: int,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        semantic_on: bool,
+        panoptic_on: bool,
+        instance_on: bool,
+        sem_seg_postprocess_before_inference: bool,
+        thing_classes: Collection[int],
+        object_mask_threshold: float,
+        overlap_threshold: float,
+        test_topk_per_image: int,
+    ):
+        """
+        Args:
+            size_divisibility: images are padded to multiples of it; negative: the backbone's own.
+            pixel_mean, pixel_std: of each channel, in the order of INPUT.FORMAT.
+            sem_seg_postprocess_before_inference: resize masks, not classes, to the output size.
+            thing_classes: contiguous ids of the classes whose instances are told apart.
+            object_mask_threshold, overlap_threshold: see panoptic_inference.
+            test_topk_per_image: instances of an image.
+        """
+        super().__init__()
+        self.backbone = backbone
+        self.sem_seg_head = sem_seg_head
+        self.criterion = criterion
+        if size_divisibility < 0:
+            size_divisibility = backbone.size_divisibility
+        self.size_divisibility = size_divisibility
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
+        self.semantic_on = semantic_on
+        self.panoptic_on = panoptic_on
+        self.instance_on = instance_on
+        # Segments and instances are made of masks at the output size.
+        self.resize_masks = sem_seg_postprocess_before_inference or panoptic_on or instance_on
+        self.thing_classes = frozenset(thing_classes)
+        self.object_mask_threshold = object_mask_threshold
+        self.overlap_threshold = overlap_threshold
+        self.test_topk_per_image = test_topk_per_image
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict:
+        backbone = build_backbone(cfg)
+        head = build_sem_seg_head(cfg, backbone.output_shape())
+        mask_former = cfg.MODEL.MASK_FORMER
+        criterion = SetCriterion(
+            head.num_classes,
+            class_weight=mask_former.CLASS_WEIGHT,
+            mask_weight=mask_former.MASK_WEIGHT,
+            dice_weight=mask_former.DICE_WEIGHT,
+            no_object_weight=mask_former.NO_OBJECT_WEIGHT,
+            deep_supervision=mask_former.DEEP_SUPERVISION,
+            num_points=mask_former.TRAIN_NUM_POINTS,
+            oversample_ratio=mask_former.OVERSAMPLE_RATIO,
+            importance_sample_ratio=mask_former.IMPORTANCE_SAMPLE_RATIO,
+            class_norm_over_ranks=mask_former.CLASS_NORM_OVER_RANKS,
+        )
+        test = mask_former.TEST
+        metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
+        thing_ids = metadata.get("thing_dataset_id_to_contiguous_id", {})
+        return {
+            "backbone": backbone,
+            "sem_seg_head": head,
+            "criterion": criterion,
+            "size_divisibility": mask_former.SIZE_DIVISIBILITY,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "semantic_on": test.SEMANTIC_ON,
+            "panoptic_on": test.PANOPTIC_ON,
+            "instance_on": test.INSTANCE_ON,
+            "sem_seg_postprocess_before_inference": test.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE,
+            "thing_classes": thing_ids.values(),
+            "object_mask_threshold": test.OBJECT_MASK_THRESHOLD,
+            "overlap_threshold": test.OVERLAP_THRESHOLD,
+            "test_topk_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
+        """
+        Args:
+            batched_inputs: of each image "image" (3,H,W); in training "instances" with gt_classes
+                (T,) and gt_masks (T,H,W), and optionally "seed", from which its random points are
+                drawn; else optionally "height" and "width" of the output.
+        Returns:
+            in training the weighted losses; else of each image, as switched on, "sem_seg" (K,H,W),
+            "panoptic_seg" (see panoptic_inference) and "instances" (see instance_inference).
+        """
+        images = self.preprocess(batched_inputs)
+        outputs = self.sem_seg_head(self.backbone(images.tensor))
+        if self.training:
+            targets = [
+                prepare_target(x, images.tensor.shape[-2:], self.device) for x in batched_inputs
+            ]
+            generators = [point_generator(x, self.device) for x in batched_inputs]
+            return self.criterion(outputs, targets, generators)
+
+        return [
+            self.infer(
+                class_logits,
+                mask_logits,
+                images.tensor.shape[-2:],
+                size,
+                (x.get("height", size[0]), x.get("width", size[1])),
+            )
+            for class_logits, mask_logits, x, size in zip(
+                outputs["pred_logits"], outputs["pred_masks"], batched_inputs, images.image_sizes
+            )
+        ]
+
+    def preprocess(self, batched_inputs: list[dict]) -> ImageList:
+        """Normalise the images and pad them, with the mean colour, to one size."""
+        images = [
+            (x["image"].to(self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs
+        ]
+        return ImageList.from_tensors(images, self.size_divisibility)
+
+    def infer(
+        self,
+        class_logits: Tensor,
+        mask_logits: Tensor,
+        padded_size: tuple[int, int],
+        image_size: tuple[int, int],
+        output_size: tuple[int, int],
+    ) -> dict:
+        """What is switched on, for one image; masks grow to the output by way of the padded input.
+
+        Shapes: (Q,K+1), (Q,h,w) -> as forward says
+        """
+
+        def to_output(maps: Tensor) -> Tensor:
+            return sem_seg_postprocess(maps, image_size, *output_size)
+
+        def semantic(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
+            result = semantic_inference(class_logits, mask_logits)
+            return result if self.resize_masks else to_output(result)
+
+        def panoptic(class_logits: Tensor, mask_logits: Tensor) -> tuple[Tensor, list[dict]]:
+            return panoptic_inference(
+                class_logits,
+                mask_logits,
+                self.thing_classes,
+                self.object_mask_threshold,
+                self.overlap_threshold,
+            )
+
+        def instance(class_logits: Tensor, mask_logits: Tensor) -> Instances:
+            classes = self.thing_classes if self.panoptic_on else None
+            return instance_inference(class_logits, mask_logits, self.test_topk_per_image, classes)
+
+        def upsample(mask_logits: Tensor) -> Tensor:
+            masks = F.interpolate(
+                mask_logits[None], size=padded_size, mode="bilinear", align_corners=False
+            )[0]
+            return to_output(masks) if self.resize_masks else masks
+
+        with full_precision(self.device.type):
+            class_logits = class_logits.float()
+            mask_logits = retry_on_cpu(upsample, mask_logits.float())
+            class_logits = class_logits.to(mask_logits.device)
+            results = {}
+            if self.semantic_on:
+                results["sem_seg"] = retry_on_cpu(semantic, class_logits, mask_logits)
+            if self.panoptic_on:
+                results["panoptic_seg"] = retry_on_cpu(panoptic, class_logits, mask_logits)
+            if self.instance_on:
+                results["instances"] = retry_on_cpu(instance, class_logits, mask_logits)
+        return results
+
+
+def prepare_target(
+    mapped: dict, padded_size: tuple[int, int], device: torch.device
+) -> dict[str, Tensor]:
+    """The target of one image, its masks padded with background: labels (T,), masks (T,H,W) bool.
+
+    Raises:
+        ValueError: the mapper gave no "instances".
+    """
+    if "instances" not in mapped:
+        raise ValueError(
+            f"{mapped.get('file_name', 'an image')}: no 'instances' in the mapped dict, which "
+            "training needs; use a mapper that makes them (INPUT.DATASET_MAPPER_NAME)"
+        )
+    instances = mapped["instances"].to(device)
+    masks = instances.gt_masks
+    masks = masks.tensor if isinstance(masks, BitMasks) else masks
+    padding = (0, padded_size[1] - masks.shape[2], 0, padded_size[0] - masks.shape[1])
+    return {"labels": instances.gt_classes, "masks": F.pad(masks, padding)}
+
+
+def point_generator(mapped: dict, device: torch.device) -> torch.Generator | None:
+    """The image's own source of random points, so that its loss depends on no other image.
+
+    None, which is torch's global one, if the mapper gave no "seed".
+    """
+    if "seed" not in mapped:
+        return None
+    return torch.Generator(device).manual_seed(mapped["seed"])
+
+
+def retry_on_cpu(function: Callable, *tensors: Tensor):
+    """`function(*tensors)`; if the device's memory is full, once more there, then on the CPU.
+
+    detectron2's retry_if_cuda_oom, for any device.
+    """
+    device = tensors[0].device
+    for attempt in range(2):
+        try:
+            return function(*tensors)
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or device.type == "cpu":
+                raise
+        if attempt == 0:
+            empty_cache(device)
+    return function(*(t.cpu() for t in tensors))

@@ -1,0 +1,1 @@
+"""Transformer decoders: from features and learned queries to classes and masks."""

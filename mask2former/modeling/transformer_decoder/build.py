@@ -1,0 +1,19 @@
+"""The registry of transformer decoders, and which one a config asks for."""
+
+from detectron2.config import CfgNode
+from detectron2.utils.registry import Registry
+from torch import nn
+
+TRANSFORMER_DECODER_REGISTRY = Registry("TRANSFORMER_MODULE")
+TRANSFORMER_DECODER_REGISTRY.__doc__ = """
+Modules called with (features, pixel_feature) that return "pred_logits" (B,Q,K+1), "pred_masks"
+(B,Q,H,W) and, of the layers before the last, "aux_outputs": a list of such dicts.
+"""
+
+
+def build_transformer_decoder(
+    cfg: CfgNode, in_channels: int, mask_classification: bool = True
+) -> nn.Module:
+    """The decoder that MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME names."""
+    name = cfg.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME
+    return TRANSFORMER_DECODER_REGISTRY.get(name)(cfg, in_channels, mask_classification)
