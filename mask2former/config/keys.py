@@ -4,26 +4,7 @@
 work unchanged. Keys marked *new* are ours; each of them is off, or neutral, by default.
 """
 
-from pathlib import Path
-
 from detectron2.config import CfgNode as CN
-
-PACKAGE = Path(__file__).parent
-
-# Configs stand beside the package in a checkout and inside it in a wheel.
-CONFIG_ROOTS = (PACKAGE.parent / "configs", PACKAGE / "configs")
-
-
-def get_config_file(name: str) -> str:
-    """Path of a config that comes with the project, e.g. "quick_start.yaml".
-
-    Raises:
-        FileNotFoundError: there is none of this name.
-    """
-    for root in CONFIG_ROOTS:
-        if (root / name).is_file():
-            return str(root / name)
-    raise FileNotFoundError(f"{name}: no such config under {' or '.join(map(str, CONFIG_ROOTS))}")
 
 
 def add_maskformer2_config(cfg: CN) -> None:
@@ -43,7 +24,7 @@ def _add_input(cfg: CN) -> None:
     # A random crop is drawn again (10 times at most) while one class covers more than this share.
     cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
     cfg.INPUT.SIZE_DIVISIBILITY = -1  # pad training images to a multiple of this; -1: do not pad
-    # Large-scale jitter (the coco_* mappers): resize by a factor of MIN..MAX_SCALE, crop IMAGE_SIZE.
+    # Large-scale jitter (the coco_* mappers): resize by MIN..MAX_SCALE, then crop IMAGE_SIZE.
     cfg.INPUT.IMAGE_SIZE = 1024
     cfg.INPUT.MIN_SCALE = 0.1
     cfg.INPUT.MAX_SCALE = 2.0
@@ -74,6 +55,8 @@ def _add_mask_former(cfg: CN) -> None:
     node.TRAIN_NUM_POINTS = 112 * 112  # points a mask at which costs and losses are taken
     node.OVERSAMPLE_RATIO = 3.0  # candidates drawn for each importance-sampled point
     node.IMPORTANCE_SAMPLE_RATIO = 0.75  # share of the points drawn by uncertainty
+    # new: the cross-entropy's divisor is averaged over the ranks, as that of the masks is
+    node.CLASS_NORM_OVER_RANKS = False
     # transformer decoder
     node.TRANSFORMER_DECODER_NAME = "MultiScaleMaskedTransformerDecoder"
     node.TRANSFORMER_IN_FEATURE = "res5"
@@ -93,7 +76,7 @@ def _add_mask_former(cfg: CN) -> None:
     test.INSTANCE_ON = False
     test.PANOPTIC_ON = False
     test.OBJECT_MASK_THRESHOLD = 0.0  # panoptic: a query below this class score is dropped
-    test.OVERLAP_THRESHOLD = 0.0  # panoptic: a segment of which less than this is visible is dropped
+    test.OVERLAP_THRESHOLD = 0.0  # panoptic: a segment less visible than this is dropped
     test.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE = False
 
 

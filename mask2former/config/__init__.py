@@ -1,0 +1,7 @@
+"""Config keys of this project, reading them from files and command lines, and checking them."""
+
+from mask2former.config.files import get_config_file, load_config
+from mask2former.config.keys import add_maskformer2_config
+from mask2former.config.validation import validate_config
+
+__all__ = ["add_maskformer2_config", "get_config_file", "load_config", "validate_config"]

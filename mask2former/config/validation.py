@@ -1,0 +1,79 @@
+"""What can be known to be wrong with a config before anything is built or written."""
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from mask2former.config.files import nearest
+from mask2former.device import amp_dtype, resolve_device
+
+# Which list of a dataset's metadata holds the classes that a model of this evaluator_type predicts.
+_CLASS_LISTS = {"coco": "thing_classes", "cityscapes_instance": "thing_classes"}
+_DEFAULT_CLASS_LIST = "stuff_classes"
+
+# The architectures whose number of classes is MODEL.SEM_SEG_HEAD.NUM_CLASSES.
+_SEM_SEG_ARCHITECTURES = ("MaskFormer", "SemanticSegmentor")
+
+
+def validate_config(cfg: CfgNode, num_processes: int = 1, eval_only: bool = False) -> None:
+    """Refuse a config that cannot work, before anything is built or written.
+
+    Args:
+        num_processes: of the whole run, on all machines.
+        eval_only: there will be no training, so what only that needs is not looked at.
+
+    Raises:
+        ValueError: in one sentence the key, what was found, and what to do.
+    """
+    device = resolve_device(cfg.MODEL.DEVICE)
+    if not cfg.OUTPUT_DIR:
+        raise ValueError("OUTPUT_DIR is empty; set it to the folder that the results go to")
+    _check_datasets(cfg, "TEST")
+    if eval_only:
+        return
+    _check_datasets(cfg, "TRAIN")
+    _check_solver(cfg, num_processes)
+    if cfg.SOLVER.AMP.ENABLED:
+        amp_dtype(device.type, cfg.SOLVER.AMP.DTYPE)
+
+
+def _check_datasets(cfg: CfgNode, split: str) -> None:
+    names = cfg.DATASETS[split]
+    if not names and split == "TRAIN":
+        raise ValueError("DATASETS.TRAIN is empty; name the dataset to train on")
+    for name in names:
+        if name not in DatasetCatalog.list():
+            raise ValueError(
+                f"DATASETS.{split}: unknown dataset {name}{nearest(name, DatasetCatalog.list())}"
+            )
+        _check_num_classes(cfg, name)
+
+
+def _check_num_classes(cfg: CfgNode, dataset_name: str) -> None:
+    if cfg.MODEL.META_ARCHITECTURE not in _SEM_SEG_ARCHITECTURES:
+        return
+    metadata = MetadataCatalog.get(dataset_name)
+    class_list = _CLASS_LISTS.get(metadata.get("evaluator_type"), _DEFAULT_CLASS_LIST)
+    classes = metadata.get(class_list)
+    num_classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    if classes is not None and len(classes) != num_classes:
+        raise ValueError(
+            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES={num_classes}, but {dataset_name} has "
+            f"{len(classes)} classes; set it to {len(classes)}"
+        )
+
+
+def _check_solver(cfg: CfgNode, num_processes: int) -> None:
+    solver = cfg.SOLVER
+    for key in ("MAX_ITER", "IMS_PER_BATCH", "ACCUMULATE_STEPS", "MAX_NON_FINITE_STEPS"):
+        if solver[key] < 1:
+            raise ValueError(f"SOLVER.{key}={solver[key]}; set it to 1 or more")
+    reference = solver.REFERENCE_WORLD_SIZE or num_processes  # else detectron2 scales the batch
+    parts = reference * solver.ACCUMULATE_STEPS
+    if solver.IMS_PER_BATCH % parts:
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH={solver.IMS_PER_BATCH} cannot be shared by {reference} "
+            f"process(es) and SOLVER.ACCUMULATE_STEPS={solver.ACCUMULATE_STEPS}; "
+            f"set it to a multiple of {parts}"
+        )
+    if solver.OPTIMIZER not in ("ADAMW", "SGD"):
+        raise ValueError(f"SOLVER.OPTIMIZER={solver.OPTIMIZER!r}; set it to ADAMW or SGD")
