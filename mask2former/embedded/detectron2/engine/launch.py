@@ -94,3 +94,5 @@ def _run_worker(
     comm.create_local_process_group(num_local)
     comm.synchronize()  # nobody computes before all are connected
     main_func(*args)
+    if dist.is_initialized():  # main_func may have done it; without it, gloo may abort at exit
+        dist.destroy_process_group()
