@@ -1,0 +1,291 @@
+"""Cityscapes in detectron2's catalog: semantic, instance and panoptic, and a miniature of each.
+
+The layout is that of the downloads, with what datasets/prepare_cityscapes.py adds:
+
+    leftImg8bit/SPLIT/CITY/*_leftImg8bit.png
+    gtFine/SPLIT/CITY/*_gtFine_{polygons.json,labelIds.png,instanceIds.png,labelTrainIds.png}
+    gtFine/cityscapes_panoptic_SPLIT/*_gtFine_panoptic.png  gtFine/cityscapes_panoptic_SPLIT.json
+"""
+
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pycocotools.mask
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+from PIL import Image
+
+from mask2former.data.mini_cityscapes import ensure_mini_cityscapes
+
+CLASSES = json.loads(Path(__file__).with_name("cityscapes.json").read_text(encoding="utf-8"))
+IGNORE_LABEL = 255
+LABEL_DIVISOR = 1000  # instance id = class id * LABEL_DIVISOR + number; stuff and crowds: class id
+
+IMAGE_SUFFIX = "_leftImg8bit.png"
+
+
+def load_cityscapes_semantic(image_dir: str, gt_dir: str) -> list[dict]:
+    """Dataset dicts with file_name, sem_seg_file_name (train ids), height and width.
+
+    Raises:
+        FileNotFoundError: there are no images, or images without labels.
+    """
+    images = _find_images(image_dir)
+    labels = _find_labels(images, image_dir, gt_dir, "labelTrainIds.png")
+    return [
+        {"file_name": image, "sem_seg_file_name": label, **_image_size(image)}
+        for image, label in zip(images, labels)
+    ]
+
+
+def load_cityscapes_instances(image_dir: str, gt_dir: str) -> list[dict]:
+    """Dataset dicts with annotations: category_id (0..7), bbox, iscrowd, segmentation (RLE).
+
+    The masks are read from *_instanceIds.png, so that holes and occlusions are exact.
+
+    Raises:
+        FileNotFoundError: there are no images, or images without labels.
+    """
+    images = _find_images(image_dir)
+    ids = _find_labels(images, image_dir, gt_dir, "instanceIds.png")
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        annotations = list(threads.map(_read_instances, ids))
+    return [
+        {
+            "file_name": image,
+            "image_id": os.path.basename(image),
+            **_image_size(image),
+            "annotations": annos,
+        }
+        for image, annos in zip(images, annotations)
+    ]
+
+
+def load_cityscapes_panoptic(image_dir: str, gt_dir: str, gt_json: str) -> list[dict]:
+    """Dataset dicts with pan_seg_file_name, sem_seg_file_name and segments_info.
+
+    Args:
+        image_dir: leftImg8bit/SPLIT.
+        gt_dir: gtFine/cityscapes_panoptic_SPLIT, the panoptic PNGs.
+        gt_json: gtFine/cityscapes_panoptic_SPLIT.json. Its category ids become train ids.
+
+    Raises:
+        FileNotFoundError: there are no images, no panoptic files, or images without labels.
+    """
+    images = _find_images(image_dir)
+    if not os.path.isfile(gt_json):
+        raise FileNotFoundError(f"{gt_json}: no such file; {_prepare_command(gt_json, 2)}")
+    with open(gt_json, encoding="utf-8") as file:
+        content = json.load(file)
+    segments = {entry["image_id"]: entry for entry in content["annotations"]}
+    sizes = {entry["id"]: entry for entry in content["images"]}
+    without = [image for image in images if _image_id(image) not in segments]
+    if without:
+        raise FileNotFoundError(
+            f"{len(without)} of {len(images)} images in {image_dir} have no entry in {gt_json} "
+            f"(the first: {without[0]}); delete this file and {_prepare_command(gt_json, 2)}"
+        )
+    semantic = _find_labels(
+        images, image_dir, gt_dir.replace("cityscapes_panoptic_", ""), "labelTrainIds.png"
+    )
+    train_ids = {row["id"]: row["train_id"] for row in CLASSES}
+    dicts = []
+    for image, label in zip(images, semantic):
+        entry = segments[_image_id(image)]
+        size = sizes[_image_id(image)]
+        dicts.append(
+            {
+                "file_name": image,
+                "image_id": _image_id(image),
+                "height": size["height"],
+                "width": size["width"],
+                "sem_seg_file_name": label,
+                "pan_seg_file_name": os.path.join(gt_dir, entry["file_name"]),
+                "segments_info": [
+                    {**segment, "category_id": train_ids[segment["category_id"]]}
+                    for segment in entry["segments_info"]
+                ],
+            }
+        )
+    return dicts
+
+
+def register_all_cityscapes(root: str) -> None:
+    """Put all Cityscapes datasets under `root` into the catalogs, in place of any of these names.
+
+    The real detectron2 registers the same names on import, with loaders that need a path that
+    is not public; ours replace them, so that both providers behave alike.
+    """
+    _register(root, "cityscapes", "", _nothing)
+    _register(root, "mini_cityscapes", "mini_", ensure_mini_cityscapes)
+
+
+def _register(root: str, directory: str, prefix: str, make: Callable[[str], None]) -> None:
+    base = os.path.join(root, directory)
+    names = [row["name"] for row in CLASSES]
+    colors = [row["color"] for row in CLASSES]
+    things = {
+        "thing_classes": [row["name"] for row in CLASSES if row["is_thing"]],
+        "stuff_classes": names,
+    }
+    for split in ("train", "val", "test"):
+        image_dir = os.path.join(base, "leftImg8bit", split, "")
+        gt_dir = os.path.join(base, "gtFine", split, "")
+        directories = {"image_dir": image_dir, "gt_dir": gt_dir}
+        _replace(
+            f"{prefix}cityscapes_fine_sem_seg_{split}",
+            partial(_load, load_cityscapes_semantic, make, base, image_dir, gt_dir),
+            evaluator_type="cityscapes_sem_seg",
+            ignore_label=IGNORE_LABEL,
+            stuff_colors=colors,
+            **directories,
+            **things,
+        )
+        _replace(
+            f"{prefix}cityscapes_fine_instance_seg_{split}",
+            partial(_load, load_cityscapes_instances, make, base, image_dir, gt_dir),
+            evaluator_type="cityscapes_instance",
+            **directories,
+            **things,
+        )
+    for split in ("train", "val"):  # the labels of test are not public
+        image_root = os.path.join(base, "leftImg8bit", split)
+        panoptic_root = os.path.join(base, "gtFine", f"cityscapes_panoptic_{split}")
+        panoptic_json = panoptic_root + ".json"
+        _replace(
+            f"{prefix}cityscapes_fine_panoptic_{split}",
+            partial(
+                _load,
+                load_cityscapes_panoptic,
+                make,
+                base,
+                image_root,
+                panoptic_root,
+                panoptic_json,
+            ),
+            evaluator_type="cityscapes_panoptic_seg",
+            ignore_label=IGNORE_LABEL,
+            label_divisor=LABEL_DIVISOR,
+            image_root=image_root,
+            panoptic_root=panoptic_root,
+            panoptic_json=panoptic_json,
+            gt_dir=os.path.join(base, "gtFine", split),
+            # All 19 in both, as detectron2 has it: its Visualizer looks up a stuff segment by
+            # its contiguous id, which counts things and stuff together.
+            thing_classes=names,
+            thing_colors=colors,
+            stuff_classes=names,
+            stuff_colors=colors,
+            thing_dataset_id_to_contiguous_id=_contiguous_ids(is_thing=True),
+            stuff_dataset_id_to_contiguous_id=_contiguous_ids(is_thing=False),
+        )
+
+
+def _contiguous_ids(is_thing: bool) -> dict[int, int]:
+    return {row["id"]: row["train_id"] for row in CLASSES if row["is_thing"] == is_thing}
+
+
+def _replace(name: str, load: Callable[[], list[dict]], **metadata) -> None:
+    if name in DatasetCatalog.list():
+        DatasetCatalog.remove(name)
+    if name in MetadataCatalog.list():
+        MetadataCatalog.remove(name)  # metadata, once set, refuses other values
+    DatasetCatalog.register(name, load)
+    MetadataCatalog.get(name).set(**metadata)
+
+
+def _nothing(directory: str) -> None:
+    """What is done before real Cityscapes is loaded: it has to be downloaded by hand."""
+
+
+def _load(load: Callable[..., list[dict]], make: Callable[[str], None], base: str, *paths: str):
+    make(base)
+    return load(*paths)
+
+
+def _find_images(image_dir: str) -> list[str]:
+    if not os.path.isdir(image_dir):
+        raise FileNotFoundError(
+            f"{image_dir}: no such directory; unpack Cityscapes there or set DETECTRON2_DATASETS "
+            "to the directory above cityscapes/, then run python datasets/prepare_cityscapes.py"
+        )
+    images = sorted(str(path) for path in Path(image_dir).glob(f"*/*{IMAGE_SUFFIX}"))
+    if not images:
+        raise FileNotFoundError(
+            f"{image_dir}: no CITY/*{IMAGE_SUFFIX} in it; unpack leftImg8bit_trainvaltest.zip there"
+        )
+    return images
+
+
+def _find_labels(images: list[str], image_dir: str, gt_dir: str, suffix: str) -> list[str]:
+    labels = [_label_file(image, gt_dir, suffix) for image in images]
+    missing = [image for image, label in zip(images, labels) if not os.path.isfile(label)]
+    if not missing:
+        return labels
+    raw = [image for image in missing if not os.path.isfile(_label_file(image, gt_dir))]
+    if raw:
+        raise FileNotFoundError(
+            f"{len(raw)} of {len(images)} images in {image_dir} have no labels under {gt_dir} "
+            f"(the first: {raw[0]}); unpack gtFine_trainvaltest.zip there"
+        )
+    raise FileNotFoundError(
+        f"{len(missing)} of {len(images)} images in {image_dir} have no *_gtFine_{suffix} under "
+        f"{gt_dir} (the first: {missing[0]}); {_prepare_command(gt_dir.rstrip('/'), 2)}"
+    )
+
+
+def _label_file(image: str, gt_dir: str, suffix: str = "polygons.json") -> str:
+    city = os.path.basename(os.path.dirname(image))
+    return os.path.join(gt_dir, city, f"{_image_id(image)}_gtFine_{suffix}")
+
+
+def _image_id(image: str) -> str:
+    return os.path.basename(image)[: -len(IMAGE_SUFFIX)]
+
+
+def _prepare_command(path: str, levels: int) -> str:
+    root = Path(path).parents[levels - 1]
+    return f"run python datasets/prepare_cityscapes.py {root}"
+
+
+def _image_size(path: str) -> dict[str, int]:
+    try:
+        with Image.open(path) as image:  # reads the header only
+            return {"height": image.height, "width": image.width}
+    except OSError as error:
+        raise ValueError(f"{path}: not an image ({error}); unpack this file again") from error
+
+
+def _read_instances(path: str) -> list[dict]:
+    with Image.open(path) as image:
+        ids = np.asarray(image)  # (H,W)
+    things = [row["id"] for row in CLASSES if row["is_thing"]]
+    annotations = []
+    for instance_id in np.unique(ids[ids >= min(things)]).tolist():
+        is_crowd = instance_id < LABEL_DIVISOR
+        class_id = instance_id if is_crowd else instance_id // LABEL_DIVISOR
+        if class_id not in things:
+            continue
+        mask = ids == instance_id
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        rle = pycocotools.mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+        annotations.append(
+            {
+                "iscrowd": is_crowd,
+                "category_id": things.index(class_id),
+                "bbox": [
+                    float(columns[0]),
+                    float(rows[0]),
+                    float(columns[-1] + 1),
+                    float(rows[-1] + 1),
+                ],
+                "bbox_mode": BoxMode.XYXY_ABS,
+                "segmentation": rle,
+            }
+        )
+    return annotations
