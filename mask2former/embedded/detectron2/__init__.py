@@ -4,7 +4,9 @@ It honours the real signatures, registry names, config keys, checkpoint format a
 Whatever it lacks raises an ImportError that names the real project.
 """
 
+import importlib
 import importlib.abc
+import importlib.machinery
 import sys
 
 __version__ = "0.6+embedded"
@@ -24,6 +26,10 @@ def _missing_attribute(package: str):
     def __getattr__(name: str):
         if name.startswith("_"):
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        # `from package import module` asks for an attribute before it imports the module.
+        path = sys.modules[package].__path__
+        if importlib.machinery.PathFinder.find_spec(f"{package}.{name}", path) is not None:
+            return importlib.import_module(f"{package}.{name}")
         raise ImportError(_HINT.format(f"{package}.{name}"))
 
     return __getattr__
