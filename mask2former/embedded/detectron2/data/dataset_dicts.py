@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from tabulate import tabulate
 from torch.utils.data import ConcatDataset, Dataset
 
+from detectron2.utils.logger import log_first_n
+
 from .catalog import DatasetCatalog, MetadataCatalog
 from .detection_utils import check_metadata_consistency
 
@@ -75,7 +77,10 @@ def print_instances_class_histogram(dataset_dicts: list[dict], class_names: Sequ
     rows = [(name, counts[i]) for i, name in enumerate(class_names)]
     rows.append(("total", sum(counts.values())))
     table = tabulate(rows, headers=["category", "#instances"], tablefmt="pipe")
-    logger.info("Instances of the %d categories:\n%s", len(class_names), table)
+    # once for each dataset: it is loaded anew for every evaluation
+    log_first_n(
+        logging.INFO, f"Instances of the {len(class_names)} categories:\n{table}", key="message"
+    )
 
 
 def get_detection_dataset_dicts(

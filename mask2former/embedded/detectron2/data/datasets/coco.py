@@ -14,11 +14,11 @@ logger = logging.getLogger(__name__)
 def load_sem_seg(
     gt_root: str, image_root: str, gt_ext: str = "png", image_ext: str = "jpg"
 ) -> list[dict]:
-    """Samples of a semantic segmentation dataset in two directories of the same structure.
+    """Samples of a semantic segmentation dataset in two flat directories.
 
     Args:
-        gt_root, image_root: directories; `a/b.png` in one belongs to `a/b.jpg` in the other.
-        gt_ext, image_ext: file extensions without the dot.
+        gt_root, image_root: `a.png` in one belongs to `a.jpg` in the other.
+        gt_ext, image_ext: how the names end after what they have in common.
 
     Returns:
         dicts with "file_name" and "sem_seg_file_name", sorted by name. Where one of a pair is
@@ -31,12 +31,14 @@ def load_sem_seg(
     labels = _files_by_stem(gt_root, gt_ext)
     for root, ext, files in ((image_root, image_ext, images), (gt_root, gt_ext, labels)):
         if not files:
-            raise FileNotFoundError(f"{root} contains no .{ext} files; check the dataset's path")
+            raise FileNotFoundError(
+                f"{root} contains no file that ends in {ext}; check the dataset's path"
+            )
     stems = sorted(images.keys() & labels.keys())
     if not stems:
         raise FileNotFoundError(
             f"no label in {gt_root} has the name of an image in {image_root}; "
-            f"expected e.g. {next(iter(images))}.{gt_ext}"
+            f"expected e.g. {min(images)}.{gt_ext.lstrip('.')}"
         )
     if len(stems) < max(len(images), len(labels)):
         logger.warning(
@@ -51,14 +53,9 @@ def load_sem_seg(
 
 
 def _files_by_stem(root: str, ext: str) -> dict[str, str]:
-    """Path relative to `root` without the extension -> path."""
-    found = {}
-    for directory, _, names in os.walk(PathManager.get_local_path(root)):
-        for name in names:
-            if name.endswith(f".{ext}"):
-                path = os.path.join(directory, name)
-                found[os.path.relpath(path, root)[: -len(ext) - 1]] = path
-    return found
+    """Name without the extension -> path, of the files directly in `root`."""
+    names = [name for name in PathManager.ls(root) if name.endswith(ext)]
+    return {name[: -len(ext)].rstrip("."): os.path.join(root, name) for name in names}
 
 
 __getattr__ = _missing_attribute(__name__)

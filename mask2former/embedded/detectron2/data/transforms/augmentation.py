@@ -151,7 +151,8 @@ class AugInput:
     """What augmentations look at and transform in place. A subclass may carry more.
 
     Args:
-        image: (H, W) or (H, W, C), uint8 in [0, 255] or floating in [0, 1] or [0, 255].
+        image: (H, W) or (H, W, C), uint8 in [0, 255] or floating in [0, 1] or [0, 255];
+            other types pass where no augmentation computes with them.
         boxes: (N, 4) absolute XYXY, or None.
         sem_seg: (H, W) of class ids, or None.
     """
@@ -186,8 +187,6 @@ class AugInput:
 def _check_image(image: Any) -> None:
     if not isinstance(image, np.ndarray):
         raise TypeError(f"the image is a {type(image).__name__}; give a numpy array")
-    if np.issubdtype(image.dtype, np.integer) and image.dtype != np.uint8:
-        raise TypeError(f"the image has type {image.dtype}; give uint8 or a floating type")
     if image.ndim not in (2, 3):
         raise ValueError(f"the image has shape {image.shape}; give (H, W) or (H, W, C)")
 

@@ -70,6 +70,8 @@ def _resize_with_pillow(img: np.ndarray, new_h: int, new_w: int, interp: int) ->
 
 def _resize_with_torch(img: np.ndarray, new_h: int, new_w: int, interp: int) -> np.ndarray:
     # (H,W,*rest) -> (new_h,new_w,*rest)
+    if not np.issubdtype(img.dtype, np.floating):
+        raise TypeError(f"an image of type {img.dtype} cannot be resized; give uint8 or a float")
     if interp not in _TORCH_MODE:
         raise ValueError(
             f"interp={interp} for an image of type {img.dtype}; "
