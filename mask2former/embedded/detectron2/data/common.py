@@ -8,7 +8,6 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import cloudpickle
 import numpy as np
 import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
@@ -19,29 +18,12 @@ __all__ = ["AspectRatioGroupedDataset", "DatasetFromList", "MapDataset", "ToIter
 logger = logging.getLogger(__name__)
 
 
-class _PortableFunction:
-    """A function that workers started by spawn can receive even if it is a lambda."""
-
-    def __init__(self, function: Callable) -> None:
-        self.function = function
-
-    def __call__(self, *args):
-        return self.function(*args)
-
-    def __reduce__(self):
-        return _restore_function, (cloudpickle.dumps(self.function),)
-
-
-def _restore_function(pickled: bytes) -> _PortableFunction:
-    return _PortableFunction(cloudpickle.loads(pickled))
-
-
 class _MapIterableDataset(IterableDataset):
     """MapDataset over an iterable dataset: items whose map is None are left out."""
 
     def __init__(self, dataset: IterableDataset, map_func: Callable[[Any], Any]) -> None:
         self._dataset = dataset
-        self._map_func = _PortableFunction(map_func)
+        self._map_func = map_func
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -71,7 +53,7 @@ class MapDataset(Dataset):
 
     def __init__(self, dataset: Dataset | Sequence, map_func: Callable[[Any], Any]) -> None:
         self._dataset = dataset
-        self._map_func = _PortableFunction(map_func)
+        self._map_func = map_func
         self._rng = random.Random(42)
         self._usable = set(range(len(dataset)))
 
