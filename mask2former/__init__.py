@@ -3,3 +3,6 @@
 from mask2former._provider import provide_detectron2
 
 DETECTRON2_PROVIDER = provide_detectron2()
+
+# After the line above, `import detectron2` works.
+from mask2former import data, modeling  # noqa: E402, F401
