@@ -69,7 +69,9 @@ def seed_state(model: nn.Module) -> None:
         if tensor.dim() == 4:
             tensor.normal_(0, math.sqrt(1 / tensor[0].numel()), generator=generator)
         elif name.endswith(("weight", "running_var")):
-            tensor.uniform_(0.5, 1.5, generator=generator)
+            # on average a block then adds little, so that even 50 of them keep the scale
+            low = 0.25 if name.endswith("weight") else 0.75
+            tensor.uniform_(low, low + 0.5, generator=generator)
         else:
             tensor.normal_(0, 0.1, generator=generator)
 
@@ -108,8 +110,9 @@ def test_golden(name):
     assert list(ours["outputs"]) == list(golden["outputs"])
     for key, output in golden["outputs"].items():
         assert ours["outputs"][key]["shape"] == output["shape"]
+        std = output["numbers"][1]
         assert ours["outputs"][key]["numbers"] == pytest.approx(
-            output["numbers"], rel=1e-4, abs=1e-5
+            output["numbers"], rel=1e-4, abs=1e-4 * std
         ), key
     assert ours["stem_grad_norm"] == pytest.approx(golden["stem_grad_norm"], rel=1e-3)
 

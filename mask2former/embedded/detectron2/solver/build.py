@@ -1,6 +1,7 @@
 """Optimizer and learning-rate schedule by config."""
 
 import logging
+import math
 from collections.abc import Callable
 from enum import Enum
 from typing import Any
@@ -10,7 +11,6 @@ from fvcore.common.param_scheduler import (
     CosineParamScheduler,
     MultiStepParamScheduler,
     ParamScheduler,
-    StepWithFixedGammaParamScheduler,
 )
 from torch import nn
 from torch.optim import Optimizer
@@ -199,9 +199,10 @@ def _cosine(node: CfgNode) -> ParamScheduler:
 
 
 def _step_with_fixed_gamma(node: CfgNode) -> ParamScheduler:
-    return StepWithFixedGammaParamScheduler(
-        base_value=1.0, gamma=node.GAMMA, num_decays=node.NUM_DECAYS, num_updates=node.MAX_ITER
-    )
+    num_values = node.NUM_DECAYS + 1
+    values = [node.GAMMA**k for k in range(num_values)]
+    milestones = [math.ceil(node.MAX_ITER * k / num_values) for k in range(1, num_values)]
+    return MultiStepParamScheduler(values, milestones=milestones, num_updates=node.MAX_ITER)
 
 
 _SCHEDULES: dict[str, Callable[[CfgNode], ParamScheduler]] = {
