@@ -1,0 +1,52 @@
+import math
+
+import numpy as np
+import torch
+
+from mask2former.modeling.criterion.losses import class_loss, dice_loss, mask_loss
+
+
+def sigmoid(x):
+    return 1 / (1 + math.exp(-x))
+
+
+def points():
+    torch.manual_seed(0)
+    return torch.randn(3, 7, dtype=torch.float64) * 3, torch.rand(3, 7, dtype=torch.float64)
+
+
+def test_mask_loss():
+    logits, targets = points()
+    total = 0.0
+    for x, t in zip(logits.tolist(), targets.tolist()):
+        terms = [
+            -(b * math.log(sigmoid(a)) + (1 - b) * math.log(1 - sigmoid(a))) for a, b in zip(x, t)
+        ]
+        total += sum(terms) / len(terms)
+    np.testing.assert_allclose(mask_loss(logits, targets, 4.0).item(), total / 4)
+
+
+def test_dice_loss():
+    logits, targets = points()
+    total = 0.0
+    for x, t in zip(logits.tolist(), targets.tolist()):
+        p = [sigmoid(a) for a in x]
+        overlap = sum(a * b for a, b in zip(p, t))
+        total += 1 - (2 * overlap + 1) / (sum(p) + sum(t) + 1)
+    np.testing.assert_allclose(dice_loss(logits, targets, 4.0).item(), total / 4)
+
+
+def test_dice_loss_of_an_empty_target_is_finite():
+    logits = torch.full((1, 5), -100.0, requires_grad=True)
+    loss = dice_loss(logits, torch.zeros(1, 5), 1.0)
+    loss.backward()
+    assert loss.item() == 0 and logits.grad.isfinite().all()
+
+
+def test_class_loss_with_torchs_normalizer_is_torchs_mean():
+    torch.manual_seed(0)
+    logits, targets = torch.randn(2, 6, 4), torch.randint(0, 4, (2, 6))
+    weight = torch.tensor([1.0, 1.0, 1.0, 0.1])
+    expected = torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets, weight)
+    result = class_loss(logits, targets, weight, weight[targets].sum())
+    torch.testing.assert_close(result, expected)

@@ -1,0 +1,201 @@
+import pytest
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import build_model
+from detectron2.structures import BitMasks
+from tiny_model import example, tiny_config
+
+from mask2former.modeling.inference import semantic_inference, tight_boxes
+from mask2former.modeling.maskformer_model import prepare_target, retry_on_cpu
+
+LOSSES = [f"loss_{kind}{i}" for i in ("", "_0", "_1", "_2") for kind in ("ce", "mask", "dice")]
+
+
+def build(*overrides):
+    torch.manual_seed(0)
+    return build_model(tiny_config(*overrides))
+
+
+def losses_of(model, batch):
+    return model.train()(batch)
+
+
+def test_training_returns_the_official_losses_with_gradients_for_all():
+    model = build()
+    losses = losses_of(model, [example(0), example(1, num_targets=1)])
+    assert list(losses) == LOSSES
+    sum(losses.values()).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+
+
+def test_batch_without_targets_has_gradients_for_all():
+    """A process that gets none for some parameter would make the others wait for ever."""
+    model = build()
+    sum(losses_of(model, [example(0, 0), example(1, 0)]).values()).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+    assert model.sem_seg_head.predictor.class_embed.weight.grad.abs().sum() > 0
+
+
+def test_weights_of_the_losses_come_from_the_config():
+    batch = [example(0)]
+    plain = losses_of(build(*("MODEL.MASK_FORMER.DEC_LAYERS", 2)), batch)
+    # Twice all the weights is the same matching and twice the losses.
+    twice = losses_of(
+        build(
+            *("MODEL.MASK_FORMER.DEC_LAYERS", 2),
+            *("MODEL.MASK_FORMER.CLASS_WEIGHT", 2.0),
+            *("MODEL.MASK_FORMER.MASK_WEIGHT", 40.0),
+            *("MODEL.MASK_FORMER.DICE_WEIGHT", 2.0),
+        ),
+        batch,
+    )
+    for name, loss in plain.items():
+        torch.testing.assert_close(twice[name], 2 * loss)
+
+
+def test_without_deep_supervision_every_parameter_still_learns():
+    model = build("MODEL.MASK_FORMER.DEEP_SUPERVISION", False)
+    losses = losses_of(model, [example(0)])
+    assert list(losses) == LOSSES[:3]
+    sum(losses.values()).backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_masks_may_be_bitmasks():
+    model = build()
+    batch = [example(0)]
+    expected = losses_of(model, batch)
+    batch[0]["instances"].gt_masks = BitMasks(batch[0]["instances"].gt_masks)
+    result = losses_of(model, batch)
+    assert all(torch.equal(result[name], expected[name]) for name in expected)
+
+
+def test_seeded_losses_are_repeatable_and_others_draw_from_torchs_generator():
+    model = build().train()
+    batch = [example(3)]
+    assert model(batch)["loss_mask"] == model(batch)["loss_mask"]
+    del batch[0]["seed"]
+    assert model(batch)["loss_mask"] != model(batch)["loss_mask"]
+    torch.manual_seed(1)
+    first = model(batch)["loss_mask"]
+    torch.manual_seed(1)
+    assert model(batch)["loss_mask"] == first
+
+
+def test_target_is_padded_with_background():
+    target = prepare_target(example(0), (96, 128), torch.device("cpu"))
+    assert target["masks"].shape == (3, 96, 128) and target["masks"].dtype == torch.bool
+    assert not target["masks"][:, 64:].any() and not target["masks"][:, :, 96:].any()
+    assert torch.equal(target["masks"][:, :64, :96], example(0)["instances"].gt_masks)
+
+
+def test_training_without_instances_names_the_file():
+    batch = [example(7)]
+    del batch[0]["instances"]
+    with pytest.raises(ValueError, match=r"7\.png: no 'instances'"):
+        losses_of(build(), batch)
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_semantic_output_has_the_size_asked_for(before):
+    model = build("MODEL.MASK_FORMER.TEST.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE", before).eval()
+    small = example(1, height=40, width=72)
+    with torch.no_grad():
+        results = model([{**example(0), "height": 100, "width": 50}, small])
+    assert [tuple(r["sem_seg"].shape) for r in results] == [(5, 100, 50), (5, 40, 72)]
+    assert all(list(r) == ["sem_seg"] for r in results)
+
+
+def test_semantic_output_is_the_head_upsampled_and_cut():
+    model = build().eval()
+    image = example(0, height=40, width=72)  # padded to 64 x 96
+    captured = {}
+    model.sem_seg_head.register_forward_hook(lambda _, __, output: captured.update(output))
+    with torch.no_grad():
+        result = model([image])[0]["sem_seg"]
+    masks = torch.nn.functional.interpolate(captured["pred_masks"], (64, 96), mode="bilinear")[0]
+    expected = semantic_inference(captured["pred_logits"][0], masks)[:, :40, :72]
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_all_three_outputs():
+    name = "tiny_model_panoptic_train"
+    MetadataCatalog.get(name).set(thing_dataset_id_to_contiguous_id={21: 1, 23: 3})
+    model = build(
+        *("DATASETS.TRAIN", (name,)),
+        *("MODEL.MASK_FORMER.TEST.PANOPTIC_ON", True),
+        *("MODEL.MASK_FORMER.TEST.INSTANCE_ON", True),
+        *("TEST.DETECTIONS_PER_IMAGE", 20),
+    ).eval()
+    with torch.no_grad():
+        (result,) = model([{**example(0), "height": 50, "width": 70}])
+    assert result["sem_seg"].shape == (5, 50, 70)
+    segment_map, segments = result["panoptic_seg"]
+    assert segment_map.shape == (50, 70)
+    assert set(segment_map.unique().tolist()) - {0} == {s["id"] for s in segments}
+    assert all(s["isthing"] == (s["category_id"] in (1, 3)) for s in segments)
+    instances = result["instances"]
+    assert 0 < len(instances) <= 20
+    assert set(instances.pred_classes.tolist()) <= {1, 3}
+    assert torch.equal(instances.pred_boxes.tensor, tight_boxes(instances.pred_masks))
+
+
+def test_instances_of_all_classes_without_panoptic():
+    model = build(
+        *("MODEL.MASK_FORMER.TEST.SEMANTIC_ON", False),
+        *("MODEL.MASK_FORMER.TEST.INSTANCE_ON", True),
+        *("TEST.DETECTIONS_PER_IMAGE", 7),
+    ).eval()
+    with torch.no_grad():
+        (result,) = model([example(0)])
+    assert list(result) == ["instances"] and len(result["instances"]) == 7
+
+
+def test_size_divisibility_falls_back_to_the_backbones():
+    model = build("MODEL.MASK_FORMER.SIZE_DIVISIBILITY", -1)
+    assert model.size_divisibility == model.backbone.size_divisibility
+    assert model.preprocess([example(0, height=40)]).tensor.shape[-2:] == (
+        (40, 96) if model.size_divisibility == 0 else (64, 96)
+    )
+
+
+def test_mixed_precision_trains_and_infers():
+    model = build()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = losses_of(model, [example(0), example(1)])
+    assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
+    sum(losses.values()).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        (result,) = model.eval()([example(0)])
+    assert result["sem_seg"].dtype == torch.float32 and result["sem_seg"].isfinite().all()
+
+
+def test_out_of_memory_moves_to_the_cpu(monkeypatch):
+    monkeypatch.setattr("mask2former.modeling.maskformer_model.empty_cache", lambda device: None)
+    calls = []
+
+    def hungry(x):
+        calls.append(x.device.type)
+        if x.device.type != "cpu":
+            raise RuntimeError("xpu out of memory. Tried to allocate 20.00 GiB")
+        return x + 1
+
+    class Elsewhere:
+        device = torch.device("meta")
+
+        def cpu(self):
+            return torch.tensor(1)
+
+    assert retry_on_cpu(hungry, Elsewhere()) == 2
+    assert calls == ["meta", "meta", "cpu"]
+
+
+def test_other_errors_pass_through():
+    def broken(x):
+        raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        retry_on_cpu(broken, torch.zeros(1))
