@@ -1,0 +1,26 @@
+"""Running a model over a dataset, and measuring what comes out."""
+
+from detectron2 import _missing_attribute
+
+from .cityscapes_evaluation import CityscapesSemSegEvaluator
+from .evaluator import (
+    DatasetEvaluator,
+    DatasetEvaluators,
+    inference_context,
+    inference_on_dataset,
+)
+from .sem_seg_evaluation import SemSegEvaluator
+from .testing import print_csv_format, verify_results
+
+__all__ = [
+    "CityscapesSemSegEvaluator",
+    "DatasetEvaluator",
+    "DatasetEvaluators",
+    "SemSegEvaluator",
+    "inference_context",
+    "inference_on_dataset",
+    "print_csv_format",
+    "verify_results",
+]
+
+__getattr__ = _missing_attribute(__name__)
