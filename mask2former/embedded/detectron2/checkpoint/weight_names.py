@@ -1,0 +1,106 @@
+"""From the names of other projects' weights to those of the model at hand."""
+
+import logging
+import re
+from collections.abc import Iterator, Mapping
+
+import torch
+
+_C2_NORM = {
+    "s": "weight",
+    "gamma": "weight",
+    "b": "bias",
+    "bias": "bias",
+    "beta": "bias",
+    "rm": "running_mean",
+    "running_mean": "running_mean",
+    "riv": "running_var",
+    "running_var": "running_var",
+}
+_C2_PARAMETER = {"w": "weight", "b": "bias"}
+_C2_MODULE = {
+    "branch1": "shortcut",
+    "branch2a": "conv1",
+    "branch2b": "conv2",
+    "branch2c": "conv3",
+    "pred": "linear",
+}
+
+
+def from_caffe2(name: str) -> str:
+    """A Caffe2 ResNet's name: "res2_0_branch2a_bn_s" is "res2.0.conv1.norm.weight"."""
+    norm = re.fullmatch(r"(.+)_[bg]n_(\w+)", name)
+    parameter = re.fullmatch(r"(.+)_([wb])", name)
+    if norm and norm[2] in _C2_NORM:
+        modules, leaf = norm[1], f"norm.{_C2_NORM[norm[2]]}"
+    elif parameter:
+        modules, leaf = parameter[1], _C2_PARAMETER[parameter[2]]
+    else:
+        return name.replace("_", ".")
+    modules = modules.removeprefix("res_")  # the stem's normalisation is "res_conv1_bn"
+    path = [_C2_MODULE.get(part, part) for part in modules.split("_")]
+    stem = ["stem"] if path[0] == "conv1" else []
+    return ".".join([*stem, *path, leaf])
+
+
+# In torchvision a norm is the sibling of its convolution, here its child.
+_TORCHVISION = (
+    (r"^(conv1|bn1)\b", r"stem.\1"),
+    (r"^fc\b", "linear"),
+    (r"^layer(\d)\b", lambda match: f"res{int(match[1]) + 1}"),
+    (r"\bbn(\d)\b", r"conv\1.norm"),
+    (r"\bdownsample\.0\b", "shortcut"),
+    (r"\bdownsample\.1\b", "shortcut.norm"),
+)
+
+
+def is_torchvision_resnet(names: Mapping) -> bool:
+    """Whether these are the names of torchvision's ResNet."""
+    return {"conv1.weight", "bn1.weight", "layer1.0.conv1.weight"} <= names.keys()
+
+
+def from_torchvision(name: str) -> str:
+    """torchvision's ResNet: "layer1.0.downsample.0.weight" is "res2.0.shortcut.weight"."""
+    for pattern, replacement in _TORCHVISION:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def match_names(
+    wanted: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """`weights`, renamed to the names of a model that nests the network they come from.
+
+    "backbone.res2.0.conv1.weight" takes "res2.0.conv1.weight": the longest name that is the end of
+    its own, in whole components. What fits nowhere, or has another shape, keeps its name.
+
+    Args:
+        wanted: the model's state_dict.
+
+    Raises:
+        ValueError: two of the model's names end in the same one.
+    """
+    logger = logging.getLogger(__name__)
+    taken: dict[str, str] = {}  # name of the file -> name of the model
+    for key in sorted(wanted):
+        name = next((end for end in _endings(key) if end in weights), None)
+        if name is None:
+            continue
+        found, expected = tuple(weights[name].shape), tuple(wanted[key].shape)
+        if found != expected:
+            logger.warning("%s%s does not fit %s%s: not loaded", name, found, key, expected)
+            continue
+        if name in taken:
+            raise ValueError(
+                f"{name} in the weights may be {taken[name]} or {key} in the model; rename it to "
+                "either"
+            )
+        taken[name] = key
+    logger.info("%d of %d weights match the model's %d", len(taken), len(weights), len(wanted))
+    return {taken.get(name, name): value for name, value in weights.items()}
+
+
+def _endings(key: str) -> Iterator[str]:
+    while key:
+        yield key
+        key = key.partition(".")[2]
