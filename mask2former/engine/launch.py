@@ -1,0 +1,162 @@
+"""One process for each device, on any kind of device, or the processes that torchrun has made.
+
+detectron2's launcher knows CUDA only, and takes the device after it has joined the group, which
+SDAA does not allow.
+"""
+
+import os
+import socket
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from detectron2.utils import comm
+
+from mask2former.device import collectives_backend, device_count, set_device
+from mask2former.engine.user_errors import CANDIDATES, user_sentence
+
+TIMEOUT = timedelta(minutes=30)
+EXIT_CODE = 1
+
+
+def under_torchrun() -> bool:
+    """Whether torchrun, or something like it, has started this process as one of several."""
+    return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"))
+
+
+def world_size(num_processes: int, num_machines: int = 1) -> int:
+    """Processes of the whole run: what torchrun says, or the arguments' product."""
+    return int(os.environ["WORLD_SIZE"]) if under_torchrun() else num_processes * num_machines
+
+
+def check_device_count(device_type: str, num_processes: int) -> None:
+    """
+    Raises:
+        ValueError: this machine has fewer devices than processes; a CPU is shared by any number.
+    """
+    if num_processes < 1:
+        raise ValueError(f"--num-gpus {num_processes}; give 1 or more")
+    count = device_count(device_type)
+    if device_type != "cpu" and num_processes > count:
+        raise ValueError(
+            f"--num-gpus {num_processes}, but this machine has {count} {device_type} device(s); "
+            f"give at most {count}, or run on the CPU with MODEL.DEVICE cpu"
+        )
+
+
+def launch(
+    main: Callable[..., Any],
+    num_processes: int,
+    num_machines: int = 1,
+    machine_rank: int = 0,
+    dist_url: str = "auto",
+    args: tuple = (),
+    device_type: str = "cpu",
+) -> None:
+    """Call `main(*args)` in each process of a run.
+
+    Args:
+        main: a module-level function.
+        num_processes: on this machine, one a device. Under torchrun, torchrun decides.
+        num_machines, machine_rank: all of them, and which one this is.
+        dist_url: where the processes meet; "auto" takes a free port of this machine.
+        device_type: of MODEL.DEVICE; processes on a CPU share its cores.
+
+    Raises:
+        ValueError: there are fewer devices than processes, or machines without a meeting point.
+        SystemExit: a process failed by a user's mistake, which is on stderr then.
+    """
+    if under_torchrun():
+        local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        check_device_count(device_type, local_size)
+        _join(
+            int(os.environ["LOCAL_RANK"]),
+            int(os.environ["RANK"]),
+            int(os.environ["WORLD_SIZE"]),
+            local_size,
+            "env://",
+            device_type,
+        )
+        main(*args)
+        dist.destroy_process_group()
+        return
+    check_device_count(device_type, num_processes)
+    if num_processes * num_machines == 1:
+        main(*args)
+        return
+    if dist_url == "auto":
+        if num_machines > 1:
+            raise ValueError(
+                f"--num-machines {num_machines} without --dist-url; "
+                "give one that all of them reach, e.g. tcp://10.0.0.1:29500"
+            )
+        dist_url = f"tcp://127.0.0.1:{_free_port()}"
+    sentences = mp.get_context("spawn").SimpleQueue()
+    job = (main, num_processes, num_machines, machine_rank, dist_url, args, device_type, sentences)
+    try:
+        mp.start_processes(_process, job, nprocs=num_processes, start_method="spawn")
+    except (mp.ProcessExitedException, mp.ProcessRaisedException):
+        # The other processes fail as a consequence, and may be the first to be noticed.
+        if sentences.empty():
+            raise
+        fail(sentences.get())
+
+
+def fail(sentence: str) -> None:
+    """End this program with a sentence on stderr."""
+    print(f"{os.path.basename(sys.argv[0])}: error: {sentence}", file=sys.stderr)
+    raise SystemExit(EXIT_CODE)
+
+
+def _process(
+    local_rank: int,
+    main: Callable[..., Any],
+    num_processes: int,
+    num_machines: int,
+    machine_rank: int,
+    dist_url: str,
+    args: tuple,
+    device_type: str,
+    sentences: Any,
+) -> None:
+    if device_type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // num_processes))
+    rank = machine_rank * num_processes + local_rank
+    try:
+        _join(local_rank, rank, num_processes * num_machines, num_processes, dist_url, device_type)
+        main(*args)
+    except CANDIDATES as error:
+        sentence = user_sentence(error)
+        if sentence is None:
+            raise
+        # A sentence instead of the traceback that torch would show of this process.
+        sentences.put(sentence)
+        raise SystemExit(EXIT_CODE) from error
+    dist.destroy_process_group()
+
+
+def _join(
+    local_rank: int, rank: int, world_size: int, local_size: int, url: str, device_type: str
+) -> None:
+    # A CPU has no index to take.
+    if device_type != "cpu":
+        set_device(torch.device(device_type, local_rank))  # before the group: SDAA requires it
+    dist.init_process_group(
+        collectives_backend(device_type),
+        init_method=url,
+        rank=rank,
+        world_size=world_size,
+        timeout=TIMEOUT,
+    )
+    comm.create_local_process_group(local_size)
+    comm.synchronize()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,6 @@
+"""From the evaluator_type of a dataset to the numbers that its papers give."""
+
+from mask2former.evaluation.build import build_evaluator
+from mask2former.evaluation.cityscapes import CityscapesSemSegEvaluator
+
+__all__ = ["CityscapesSemSegEvaluator", "build_evaluator"]

@@ -1,0 +1,35 @@
+"""What a detectron2 that knows nothing of this project needs to run its configs."""
+
+import functools
+import sys
+
+import detectron2.modeling
+
+from mask2former.device import resolve_device
+
+
+def resolve_auto_device() -> None:
+    """Let detectron2's `build_model` understand MODEL.DEVICE "auto", for scripts that are not ours.
+
+    Both detectron2's hand the value to torch as it is. The config that is passed gets the device's
+    name, because callers such as DefaultPredictor read it again.
+    """
+    original = detectron2.modeling.build_model
+    if hasattr(original, "__wrapped__"):
+        return
+
+    @functools.wraps(original)
+    def build_model(cfg):
+        if cfg.MODEL.DEVICE == "auto":
+            was_frozen = cfg.is_frozen()
+            cfg.defrost()
+            cfg.MODEL.DEVICE = str(resolve_device("auto"))
+            if was_frozen:
+                cfg.freeze()
+        return original(cfg)
+
+    # Each module that has imported it holds the name by itself.
+    for name, module in list(sys.modules.items()):
+        is_detectron2 = name.partition(".")[0] == "detectron2"
+        if is_detectron2 and getattr(module, "build_model", None) is original:
+            module.build_model = build_model
