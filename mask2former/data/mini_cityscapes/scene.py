@@ -80,12 +80,12 @@ def _furnish_side(canvas: Canvas, camera: Camera, kerb: float, side: int) -> lis
     for draw in (things.draw_traffic_light, things.draw_traffic_sign):
         for _ in range(rng.integers(1, 3)):
             put(draw, 8, 20, at_kerb)
-    for _ in range(rng.integers(1, 4)):
-        put(things.draw_person, 8, 24, walking)
+    for _ in range(rng.integers(2, 5)):
+        put(things.draw_person, 6.5, 18, walking)
     if rng.random() < 0.25:
         put(things.draw_crowd, 18, 34, walking)
     if rng.random() < 0.6:
-        put(partial(things.draw_cyclist, ridden=False), 8, 16, at_back)
+        put(partial(things.draw_cyclist, ridden=False), 7, 14, at_back)
     if rng.random() < 0.3:
         put(things.draw_bin, 9, 20, at_back)
     return placed
@@ -111,8 +111,8 @@ def _traffic(rng: np.random.Generator, road: tuple[float, float]) -> list[Placed
         kind = _choose(rng, (vehicles.CAR, vehicles.CAR, vehicles.TRUCK, vehicles.BUS))
         vehicle(kind, middle + rng.uniform(-4, 4), rng.uniform(16, 30), across=True, rear=False)
     for edge, side in ((left, 1), (right, -1)):
-        if rng.random() < 0.75:
-            x, z = edge + side * rng.uniform(0.4, 0.9), rng.uniform(6.5, 16)
+        if rng.random() < 0.9:
+            x, z = edge + side * rng.uniform(0.5, 1.0), rng.uniform(5.5, 12)
             placed.append((z, partial(things.draw_cyclist, x=x, z=z, ridden=True)))
     return placed
 

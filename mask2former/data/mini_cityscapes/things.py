@@ -104,7 +104,7 @@ def draw_cyclist(canvas: Canvas, camera: Camera, x: float, z: float, ridden: boo
     if not ridden:
         return
     vest = Material(VESTS[rng.integers(len(VESTS))], 5)
-    trousers = Material((56, 60, 84), 4)
+    trousers = vest.lit(0.7)
     knee = rng.uniform(0.55, 0.75)
     rider = [
         (_limb((-0.14, 1.05), (0.16, knee), 0.2), trousers.lit(0.85)),
