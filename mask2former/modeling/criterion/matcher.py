@@ -44,7 +44,7 @@ def mask_cost(logits: Tensor, targets: Tensor) -> Tensor:
 def dice_cost(logits: Tensor, targets: Tensor) -> Tensor:
     """Dice loss of every pair: (Q,P), (T,P) -> (Q,T)"""
     probabilities = logits.sigmoid()
-    overlap = 2 * probabilities @ targets.T
+    overlap = 2 * (probabilities @ targets.T)
     total = probabilities.sum(1, keepdim=True) + targets.sum(1)
     return 1 - (overlap + 1) / (total + 1)
 
