@@ -150,11 +150,12 @@ class RepeatFactorTrainingSampler(_InfiniteSampler):
         generator.manual_seed(self._seed)
         while True:
             rounded_up = torch.rand(len(self._fraction), generator=generator) < self._fraction
-            repeats = (self._whole + rounded_up).long()
-            indices = torch.arange(len(repeats)).repeat_interleave(repeats)
+            repeats = (self._whole + rounded_up).long().tolist()
+            indices = [index for index, times in enumerate(repeats) for _ in range(times)]
+            order = range(len(indices))
             if self._shuffle:
-                indices = indices[torch.randperm(len(indices), generator=generator)]
-            yield from indices.tolist()
+                order = torch.randperm(len(indices), generator=generator).tolist()
+            yield from (indices[position] for position in order)
 
 
 class InferenceSampler(Sampler):
