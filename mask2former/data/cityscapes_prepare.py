@@ -186,8 +186,11 @@ def _prepare_panoptic(target: Path, polygons: Sequence[Path], run: Callable[...,
 def _lists_all(panoptic_json: Path, pictures: Iterable[Path]) -> bool:
     if not panoptic_json.is_file():
         return False
-    listed = {entry["file_name"] for entry in json.loads(panoptic_json.read_text())["annotations"]}
-    return listed == {picture.name for picture in pictures}
+    try:
+        annotations = json.loads(panoptic_json.read_text())["annotations"]
+    except (ValueError, KeyError):  # cut off by whatever wrote it before us
+        return False
+    return {entry["file_name"] for entry in annotations} == {path.name for path in pictures}
 
 
 def _train_ids_file(polygons: Path) -> Path:

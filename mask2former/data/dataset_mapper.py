@@ -121,9 +121,9 @@ class MaskFormerDatasetMapper:
                 f"{sample['file_name']}: the picture has {height}x{width} pixels, its labels "
                 f"{label.shape[0]}x{label.shape[1]}; one of the two belongs to another file"
             )
-        # In float, because detectron2 resizes uint8 labels by another nearest-neighbour rule
-        # (PIL's) than all others (torch's), and the official mapper uses the latter.
-        augmented = T.AugInput(image, sem_seg=label.astype(np.float32))
+        # As double, like the official mapper: detectron2 resizes uint8 by another rule for the
+        # nearest neighbour (Pillow's) than floats (torch's), and single precision rounds apart.
+        augmented = T.AugInput(image, sem_seg=label.astype(np.float64))
         augmented.apply_augmentations(self.augmentations)
         label = torch.from_numpy(np.ascontiguousarray(augmented.sem_seg)).long()
         pad = self.size_divisibility

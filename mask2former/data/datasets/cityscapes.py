@@ -9,8 +9,9 @@ The layout is that of the downloads, with what datasets/prepare_cityscapes.py ad
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -79,16 +80,20 @@ def load_cityscapes_panoptic(image_dir: str, gt_dir: str, gt_json: str) -> list[
     """
     images = _find_images(image_dir)
     if not os.path.isfile(gt_json):
-        raise FileNotFoundError(f"{gt_json}: no such file; {_prepare_command(gt_json, 2)}")
-    with open(gt_json, encoding="utf-8") as file:
-        content = json.load(file)
+        raise FileNotFoundError(f"{gt_json}: no such file; {_prepare_command(gt_json)}")
+    try:
+        content = json.loads(Path(gt_json).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{gt_json}: not whole ({error}); delete it and {_prepare_command(gt_json)}"
+        ) from error
     segments = {entry["image_id"]: entry for entry in content["annotations"]}
     sizes = {entry["id"]: entry for entry in content["images"]}
     without = [image for image in images if _image_id(image) not in segments]
     if without:
         raise FileNotFoundError(
             f"{len(without)} of {len(images)} images in {image_dir} have no entry in {gt_json} "
-            f"(the first: {without[0]}); delete this file and {_prepare_command(gt_json, 2)}"
+            f"(the first: {without[0]}); delete this file and {_prepare_command(gt_json)}"
         )
     semantic = _find_labels(
         images, image_dir, gt_dir.replace("cityscapes_panoptic_", ""), "labelTrainIds.png"
@@ -235,7 +240,7 @@ def _find_labels(images: list[str], image_dir: str, gt_dir: str, suffix: str) ->
         )
     raise FileNotFoundError(
         f"{len(missing)} of {len(images)} images in {image_dir} have no *_gtFine_{suffix} under "
-        f"{gt_dir} (the first: {missing[0]}); {_prepare_command(gt_dir.rstrip('/'), 2)}"
+        f"{gt_dir} (the first: {missing[0]}); {_prepare_command(gt_dir)}"
     )
 
 
@@ -248,21 +253,27 @@ def _image_id(image: str) -> str:
     return os.path.basename(image)[: -len(IMAGE_SUFFIX)]
 
 
-def _prepare_command(path: str, levels: int) -> str:
-    root = Path(path).parents[levels - 1]
-    return f"run python datasets/prepare_cityscapes.py {root}"
+def _prepare_command(path: str) -> str:
+    """`path` is a directory or file in ROOT/gtFine."""
+    return f"run python datasets/prepare_cityscapes.py {Path(path).parents[1]}"
+
+
+@contextmanager
+def _open_image(path: str) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as image:
+            yield image
+    except (OSError, SyntaxError) as error:  # Pillow raises either on a broken file
+        raise ValueError(f"{path}: not a whole picture ({error}); unpack it again") from error
 
 
 def _image_size(path: str) -> dict[str, int]:
-    try:
-        with Image.open(path) as image:  # reads the header only
-            return {"height": image.height, "width": image.width}
-    except OSError as error:
-        raise ValueError(f"{path}: not an image ({error}); unpack this file again") from error
+    with _open_image(path) as image:  # reads the header only
+        return {"height": image.height, "width": image.width}
 
 
 def _read_instances(path: str) -> list[dict]:
-    with Image.open(path) as image:
+    with _open_image(path) as image:
         ids = np.asarray(image)  # (H,W)
     things = [row["id"] for row in CLASSES if row["is_thing"]]
     annotations = []

@@ -130,13 +130,15 @@ class Canvas:
         mask, rows, columns = self._mask(polygon)
         if not mask.any():
             return
-        y, x = np.nonzero(mask)
-        texture = material.grain * self._grain[rows, columns][mask]
-        texture += material.blotch * self._blotch[rows, columns][mask]
-        light = material.top + (material.bottom - material.top) * y / mask.shape[0]
-        light *= material.left + (material.right - material.left) * x / mask.shape[1]
-        colour = light[:, None] * np.array(material.colour)
-        self.image[rows, columns][mask] = colour + texture[:, None]
+        value = material.grain * self._grain[rows, columns]
+        value += material.blotch * self._blotch[rows, columns]
+        height, width = mask.shape
+        colour = np.array(material.colour, np.float32)
+        if not material.top == material.bottom == material.left == material.right == 1.0:
+            light = np.linspace(material.top, material.bottom, height, dtype=np.float32)
+            side = np.linspace(material.left, material.right, width, dtype=np.float32)
+            colour = (light[:, None] * side)[..., None] * colour
+        np.copyto(self.image[rows, columns], colour + value[..., None], where=mask[..., None])
 
     def _outline(self, polygons: Sequence[Polygon], min_area: float) -> list[list[int]] | None:
         """The outer boundary of the union's largest piece, as pixel coordinates."""
