@@ -30,7 +30,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "data": ("device", "config"),
     "evaluation": ("device", "config"),
     "patch": ("device",),
-    "engine": ("", "device", "config", "layers", "modeling", "data", "evaluation"),
+    # "" and _provider: it logs which detectron2 it is, and reads weights with the embedded reader.
+    "engine": ("", "_provider", "device", "config", "layers", "modeling", "data", "evaluation"),
     "": ("_provider", "modeling", "data", "evaluation", "patch"),
 }
 
