@@ -22,22 +22,26 @@ _DATE_FORMAT = "%m/%d %H:%M:%S"
 
 
 class _ColorFormatter(logging.Formatter):
-    """Time and logger's name in green, warnings and errors with a red mark."""
+    """Time and name in green, a red mark before warnings and errors; plain if not on a terminal.
+
+    Args:
+        name: of the logger; of those below it, it is written as `abbreviation`, or left out if "".
+    """
 
     def __init__(self, name: str, abbreviation: str) -> None:
-        prefix = colored("[%(asctime)s %(name)s]:", "green", force_color=True)
+        prefix = colored("[%(asctime)s %(name)s]:", "green")
         super().__init__(f"{prefix} %(message)s", _DATE_FORMAT)
-        self.root, self.abbreviation = name, abbreviation
+        self.root, self.abbreviation = f"{name}.", abbreviation and f"{abbreviation}."
         self.marks = {
-            logging.WARNING: colored("WARNING", "red", attrs=["blink"], force_color=True),
-            logging.ERROR: colored("ERROR", "red", attrs=["underline"], force_color=True),
-            logging.CRITICAL: colored("CRITICAL", "red", attrs=["underline"], force_color=True),
+            logging.WARNING: colored("WARNING", "red", attrs=["blink"]),
+            logging.ERROR: colored("ERROR", "red", attrs=["underline"]),
+            logging.CRITICAL: colored("CRITICAL", "red", attrs=["underline"]),
         }
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        if record.name == self.root or record.name.startswith(f"{self.root}."):
+        if record.name.startswith(self.root):
             record = logging.makeLogRecord(record.__dict__)  # other handlers keep the full name
-            record.name = self.abbreviation + record.name[len(self.root) :]
+            record.name = self.abbreviation + record.name.removeprefix(self.root)
         line = super().formatMessage(record)
         mark = self.marks.get(record.levelno)
         return f"{mark} {line}" if mark else line
@@ -71,7 +75,9 @@ def setup_logger(
     Args:
         output: a file ending in .txt or .log, or a directory, which gets log.txt. Ranks above 0
             write to the same name with ".rank<N>" appended. None writes no file.
-        abbrev_name: printed on the console instead of `name`; "d2" for detectron2 itself.
+        color: whether to colour the console; without, it gets the longer lines of the file.
+        abbrev_name: on the console, `name` in the names of the loggers below it; None: "d2" for
+            detectron2 itself.
         enable_propagation: whether records also reach the loggers above.
         configure_stdout: whether to write to the console.
     """
@@ -82,8 +88,9 @@ def setup_logger(
     has_console = any(isinstance(h, _ConsoleHandler) for h in logger.handlers)
     if configure_stdout and distributed_rank == 0 and not has_console:
         console = _ConsoleHandler()
-        abbreviation = abbrev_name or ("d2" if name == "detectron2" else name)
-        console.setFormatter(_ColorFormatter(name, abbreviation) if color else plain)
+        if abbrev_name is None:
+            abbrev_name = "d2" if name == "detectron2" else name
+        console.setFormatter(_ColorFormatter(name, abbrev_name) if color else plain)
         logger.addHandler(console)
     if output is not None:
         path = os.path.abspath(_log_file(output, distributed_rank))
