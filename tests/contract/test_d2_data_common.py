@@ -75,9 +75,14 @@ def test_serialized_list_travels_to_workers():
 # ------------------------------------------------------------------------------------- MapDataset
 def test_map_is_applied_on_demand():
     calls = []
-    dataset = MapDataset([1, 2, 3], lambda x: calls.append(x) or 2 * x if x else None)
+
+    def spy(x):
+        calls.append(x)
+        return 2 * x
+
+    dataset = MapDataset([1, 2, 3], spy)
     assert len(dataset) == 3 and not calls
-    assert MapDataset([1, 2, 3], double)[2] == 6
+    assert dataset[2] == 6 and calls == [3]
 
 
 def test_unusable_samples_are_replaced_as_in_detectron2():
