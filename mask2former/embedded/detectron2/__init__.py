@@ -18,7 +18,7 @@ _HINT = (
 
 
 def _missing_attribute(package: str):
-    """A module-level `__getattr__` for `package` that says what to install.
+    """A module-level `__getattr__` for a package or module that says what to install.
 
     Private and dunder names keep raising AttributeError: Python itself probes for them.
     """
@@ -27,7 +27,7 @@ def _missing_attribute(package: str):
         if name.startswith("_"):
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         # `from package import module` asks for an attribute before it imports the module.
-        path = sys.modules[package].__path__
+        path = vars(sys.modules[package]).get("__path__", [])  # a plain module has none
         if importlib.machinery.PathFinder.find_spec(f"{package}.{name}", path) is not None:
             return importlib.import_module(f"{package}.{name}")
         raise ImportError(_HINT.format(f"{package}.{name}"))

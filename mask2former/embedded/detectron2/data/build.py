@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from torch.utils.data.sampler import Sampler
 
+from detectron2 import _missing_attribute
 from detectron2.config import configurable
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
@@ -270,3 +271,6 @@ def _mapped(dataset: list | Dataset, mapper: Callable[[dict], Any] | None) -> Da
     if isinstance(dataset, list):
         dataset = DatasetFromList(dataset, copy=False)
     return dataset if mapper is None else MapDataset(dataset, mapper)
+
+
+__getattr__ = _missing_attribute(__name__)

@@ -7,6 +7,7 @@ import numpy as np
 import pycocotools.mask as mask_util
 import torch
 
+from detectron2 import _missing_attribute
 from detectron2.structures import (
     BitMasks,
     Boxes,
@@ -286,3 +287,5 @@ def build_augmentation(cfg, is_train: bool) -> list[T.Augmentation]:
 
 # the name of detectron2 0.1, still in use in its projects
 build_transform_gen = build_augmentation
+
+__getattr__ = _missing_attribute(__name__)
