@@ -68,7 +68,7 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device(best_device_type())
     device_type, _, index = name.partition(":")
-    if device_type not in _BY_TYPE:
+    if device_type not in _BY_TYPE or (":" in name and not index.isdigit()):
         raise ValueError(f"MODEL.DEVICE={name!r}; set it to auto or one of {', '.join(_BY_TYPE)}")
     count = device_count(device_type)
     if count == 0 or (index and int(index) >= count):

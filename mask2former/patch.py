@@ -28,8 +28,9 @@ def resolve_auto_device() -> None:
                 cfg.freeze()
         return original(cfg)
 
-    # Each module that has imported it holds the name by itself.
+    # Each module that has imported it holds the name by itself. (Not getattr: the embedded one's
+    # packages answer it with an ImportError for what they lack.)
     for name, module in list(sys.modules.items()):
         is_detectron2 = name.partition(".")[0] == "detectron2"
-        if is_detectron2 and getattr(module, "build_model", None) is original:
+        if is_detectron2 and vars(module).get("build_model") is original:
             module.build_model = build_model

@@ -42,7 +42,8 @@ def draw_loss_curve(metrics_file: str, picture_file: str) -> None:
     for name, values in curves.items():
         (line,) = axes.plot(iterations, values, alpha=0.25, linewidth=1)
         axes.plot(iterations, smoothed(values), color=line.get_color(), label=name)
-    axes.set(xlabel="iteration", ylabel="loss, summed over the decoder's layers", yscale="log")
+    axes.set(xlabel="iteration", ylabel="loss, summed over the decoder's layers")
+    axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(picture_file, dpi=120)
@@ -67,24 +68,22 @@ def draw_predictions(cfg: CfgNode, model: nn.Module, dataset_name: str, picture_
     if not samples or not cfg.MODEL.MASK_FORMER.TEST.SEMANTIC_ON:
         return False
     spread = np.linspace(0, len(samples) - 1, min(NUM_ROWS, len(samples))).astype(int)
-    rows = []
-    for i in spread:
-        truth = read_image(samples[i]["sem_seg_file_name"])
-        rows.append(
-            (
-                read_image(samples[i]["file_name"], "RGB"),
-                truth,
-                _predict(cfg, model, samples[i]),
-            )
+    mapper = build_mapper(cfg, is_train=False)
+    rows = [
+        (
+            read_image(sample["file_name"], "RGB"),
+            read_image(sample["sem_seg_file_name"]),
+            _predict(model, mapper(sample)),
         )
+        for sample in (samples[i] for i in spread)
+    ]
     _draw_rows(rows, metadata, picture_file)
     return True
 
 
-def _predict(cfg: CfgNode, model: nn.Module, sample: dict) -> np.ndarray:
+def _predict(model: nn.Module, mapped: dict) -> np.ndarray:
     # One process draws; a wrapped model would wait for the others.
     model = model.module if isinstance(model, DistributedDataParallel) else model
-    mapped = build_mapper(cfg, is_train=False)(sample)
     with inference_context(model), torch.no_grad():
         return model([mapped])[0]["sem_seg"].argmax(0).cpu().numpy()
 

@@ -1,0 +1,122 @@
+"""What the device layer says of this machine, and of machines it is told of."""
+
+import types
+
+import pytest
+import torch
+
+from mask2former import device as devices
+
+
+@pytest.fixture
+def fake_accelerator(monkeypatch):
+    """A machine with two `sdaa` devices, as torch_sdaa would show them."""
+    calls = []
+    module = types.SimpleNamespace(
+        is_available=lambda: True,
+        device_count=lambda: 2,
+        set_device=lambda device: calls.append(("set_device", device)),
+        synchronize=lambda: calls.append("synchronize"),
+        empty_cache=lambda: calls.append("empty_cache"),
+        max_memory_allocated=lambda: 3 * 1024**2,
+        calls=calls,
+    )
+    monkeypatch.setattr(torch, "sdaa", module, raising=False)
+    return module
+
+
+@pytest.fixture
+def sdaa_device():
+    # torch refuses to parse the name of a backend that is not registered.
+    return types.SimpleNamespace(type="sdaa")
+
+
+def test_an_accelerator_is_preferred_to_the_cpu(fake_accelerator):
+    assert devices.best_device_type() == "sdaa"
+    assert devices.device_count("sdaa") == 2
+
+
+def test_without_accelerators_it_is_the_cpu(monkeypatch):
+    monkeypatch.setattr(devices, "device_count", lambda kind: int(kind == "cpu"))
+    assert devices.resolve_device("auto") == torch.device("cpu")
+
+
+def test_no_module_means_no_device():
+    assert devices.device_count("sdaa") == 0
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:", "CPU", ""])
+def test_unknown_names_are_refused(name):
+    with pytest.raises(ValueError, match="set it to auto or one of sdaa, cuda, mps, cpu"):
+        devices.resolve_device(name)
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(devices, "device_count", lambda kind: {"cuda": 1, "cpu": 1}.get(kind, 0))
+    assert devices.resolve_device("cuda:0") == torch.device("cuda:0")
+    with pytest.raises(ValueError, match=r"sees 1 cuda device\(s\); set it to auto or cuda"):
+        devices.resolve_device("cuda:1")
+    with pytest.raises(ValueError, match=r"sees 0 mps device\(s\)"):
+        devices.resolve_device("mps")
+
+
+def test_calls_reach_the_accelerator(fake_accelerator, sdaa_device):
+    devices.set_device(sdaa_device)
+    devices.synchronize(sdaa_device)
+    devices.empty_cache(sdaa_device)
+    assert fake_accelerator.calls == [("set_device", sdaa_device), "synchronize", "empty_cache"]
+    assert devices.max_memory_mb(sdaa_device) == 3.0
+    del fake_accelerator.max_memory_allocated
+    assert devices.max_memory_mb(sdaa_device) is None
+
+
+def test_cpu_needs_no_calls():
+    cpu = torch.device("cpu")
+    devices.set_device(cpu)
+    devices.synchronize(cpu)
+    devices.empty_cache(cpu)
+    assert 10 < devices.max_memory_mb(cpu) < 1e6
+
+
+def test_backends():
+    names = {kind: devices.collectives_backend(kind) for kind in ("sdaa", "cuda", "cpu")}
+    assert names == {"sdaa": "tccl", "cuda": "nccl", "cpu": "gloo"}
+
+
+def test_amp_dtypes():
+    assert devices.amp_dtype("cpu") == torch.bfloat16
+    assert devices.amp_dtype("cuda") == torch.float16
+    assert devices.amp_dtype("cuda", "bfloat16") == torch.bfloat16
+    with pytest.raises(ValueError, match=r"SOLVER\.AMP\.DTYPE='float16'; cpu has auto, bfloat16"):
+        devices.amp_dtype("cpu", "float16")
+    with pytest.raises(ValueError, match="'nn'"):
+        devices.amp_dtype("cpu", "nn")
+
+
+def test_autocast_and_the_region_without():
+    x = torch.ones(2, 2)
+    with devices.autocast("cpu", torch.bfloat16):
+        assert (x @ x).dtype == torch.bfloat16
+        with devices.full_precision("cpu"):
+            assert (x @ x).dtype == torch.float32
+    with devices.autocast("cpu", torch.bfloat16, enabled=False):
+        assert (x @ x).dtype == torch.float32
+
+
+def test_only_float16_is_scaled():
+    assert not devices.grad_scaler("cpu", torch.bfloat16).is_enabled()
+    assert devices.grad_scaler("cpu", torch.float16).is_enabled()
+
+
+@pytest.mark.parametrize(
+    "error, expected",
+    [
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (RuntimeError("sdaa out of memory. Tried to allocate 2 GiB"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("CUDA out of memory. Tried to allocate 2 GiB"), False),
+    ],
+)
+def test_out_of_memory(error, expected):
+    assert devices.is_out_of_memory(error) is expected

@@ -1,0 +1,125 @@
+"""Configs are plain data; what is wrong with one is a sentence that names file and key."""
+
+import pytest
+
+from mask2former.config import load_config, validate_config
+
+CONFIG = "configs/quick_start.yaml"
+
+
+def write(folder, text):
+    path = folder / "config.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def refused(*args):
+    with pytest.raises((ValueError, FileNotFoundError)) as error:
+        load_config(*args)
+    sentence = str(error.value)
+    assert "\n" not in sentence
+    return sentence
+
+
+def test_opts_override_the_file():
+    cfg = load_config(CONFIG, ["SOLVER.MAX_ITER", "7", "DATASETS.TRAIN", "('a',)"])
+    assert cfg.SOLVER.MAX_ITER == 7 and cfg.DATASETS.TRAIN == ("a",)
+
+
+def test_packaged_config_is_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_config(CONFIG).SEED == load_config("quick_start.yaml").SEED
+
+
+def test_missing_config_names_a_near_one():
+    assert "did you mean quick_start.yaml?" in refused("configs/quick_stat.yaml")
+    assert "--config-file" in refused("")
+
+
+@pytest.mark.parametrize(
+    "text", ["OUTPUT_DIR: !!python/object/apply:os.mkdir [{path}]", "_BASE_: evil.yaml"]
+)
+def test_python_tags_are_refused_and_do_not_run(tmp_path, text):
+    mark = tmp_path / "attacked"
+    attack = f"OUTPUT_DIR: !!python/object/apply:os.mkdir [{mark}]\n"
+    (tmp_path / "evil.yaml").write_text(attack)
+    path = write(tmp_path, text.format(path=mark))
+    sentence = refused(path)
+    assert "python/object/apply:os.mkdir" in sentence and str(tmp_path) in sentence
+    assert "plain data" in sentence and not mark.exists()
+
+
+def test_the_attack_would_work_on_a_careless_reader(tmp_path):
+    import yaml
+
+    mark = tmp_path / "attacked"
+    yaml.unsafe_load(f"!!python/object/apply:os.mkdir [{mark}]")
+    assert mark.is_dir()
+
+
+@pytest.mark.parametrize("text", ["MODEL: [", "- 1\n- 2\n", "", "just words"])
+def test_what_is_no_mapping_is_refused(tmp_path, text):
+    path = write(tmp_path, text)
+    assert path in refused(path)
+
+
+def test_missing_base_is_named(tmp_path):
+    assert "nothing.yaml" in refused(write(tmp_path, "_BASE_: nothing.yaml\n"))
+
+
+def test_unknown_key_in_a_file_names_the_nearest(tmp_path):
+    path = write(tmp_path, "SOLVER:\n  MAX_ITERS: 3\n")
+    sentence = refused(path)
+    assert path in sentence and "SOLVER.MAX_ITERS" in sentence
+    assert "did you mean SOLVER.MAX_ITER?" in sentence
+
+
+def test_unknown_key_on_the_command_line_names_the_nearest():
+    sentence = refused(CONFIG, ["MODEL.MASK_FORMER.NUM_OBJECT_QUERYS", "3"])
+    assert sentence.startswith("command line: ")
+    assert "did you mean MODEL.MASK_FORMER.NUM_OBJECT_QUERIES?" in sentence
+
+
+def test_value_of_another_type(tmp_path):
+    path = write(tmp_path, "SOLVER:\n  MAX_ITER: many\n")
+    assert f"{path}: SOLVER.MAX_ITER=many" in refused(path)
+    assert "SOLVER.MAX_ITER=many" in refused(CONFIG, ["SOLVER.MAX_ITER", "many"])
+    assert "SOLVER is a group of keys" in refused(CONFIG, ["SOLVER", "1"])
+
+
+def test_odd_number_of_words():
+    assert "'7' is left over" in refused(CONFIG, ["SOLVER.MAX_ITER", "3", "7"])
+
+
+@pytest.mark.parametrize(
+    "opts, expected",
+    [
+        (["MODEL.SEM_SEG_HEAD.NUM_CLASSES", "20"], "has 19 classes; set it to 19"),
+        (["DATASETS.TRAIN", "('mini_cityscapes_fine_sem_seg_trian',)"], "did you mean mini_"),
+        (["DATASETS.TEST", "('nowhere',)"], "DATASETS.TEST: unknown dataset nowhere"),
+        (["DATASETS.TRAIN", "()"], "DATASETS.TRAIN is empty"),
+        (["SOLVER.IMS_PER_BATCH", "7", "SOLVER.ACCUMULATE_STEPS", "2"], "multiple of 2"),
+        (["SOLVER.MAX_ITER", "0"], "SOLVER.MAX_ITER=0"),
+        (["SOLVER.OPTIMIZER", "ADAM"], "set it to ADAMW or SGD"),
+        (["MODEL.DEVICE", "gpu"], "MODEL.DEVICE='gpu'"),
+        (["SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.DTYPE", "int8"], "SOLVER.AMP.DTYPE='int8'"),
+        (["OUTPUT_DIR", ""], "OUTPUT_DIR is empty"),
+    ],
+)
+def test_what_cannot_work_is_refused(opts, expected):
+    cfg = load_config(CONFIG, opts)
+    with pytest.raises(ValueError) as error:
+        validate_config(cfg)
+    assert expected in str(error.value) and "\n" not in str(error.value)
+
+
+def test_batch_must_suit_the_processes():
+    cfg = load_config(CONFIG, ["SOLVER.IMS_PER_BATCH", "4"])
+    validate_config(cfg, num_processes=4)
+    with pytest.raises(ValueError, match="3 process"):
+        validate_config(cfg, num_processes=3)
+
+
+def test_evaluation_does_not_look_at_what_training_needs():
+    cfg = load_config(CONFIG, ["SOLVER.IMS_PER_BATCH", "3", "DATASETS.TRAIN", "('nowhere',)"])
+    validate_config(cfg, num_processes=2, eval_only=True)
