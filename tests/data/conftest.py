@@ -1,0 +1,55 @@
+"""A prepared mini Cityscapes, and catalogs that are as before after a test changed them."""
+
+import os
+import shutil
+
+import pytest
+from detectron2.config import get_cfg
+
+from mask2former.config import add_maskformer2_config
+from mask2former.data.datasets import register_all_cityscapes
+from mask2former.data.mini_cityscapes import MiniSpec, ensure_mini_cityscapes
+
+SPEC = MiniSpec(height=96, width=192, num_train=6, num_val=3, num_test=1, seed=5)
+
+
+@pytest.fixture(scope="session")
+def _datasets_once(tmp_path_factory):
+    root = tmp_path_factory.mktemp("datasets")
+    ensure_mini_cityscapes(root / "mini_cityscapes", SPEC, show_progress=False)
+    return root
+
+
+@pytest.fixture
+def datasets_root(_datasets_once):
+    """A DETECTRON2_DATASETS with mini_cityscapes/ in it, registered. Not to be written to."""
+    register_all_cityscapes(str(_datasets_once))
+    yield _datasets_once
+    register_all_cityscapes(os.getenv("DETECTRON2_DATASETS", "datasets"))
+
+
+@pytest.fixture
+def own_datasets_root(_datasets_once, tmp_path):
+    """A copy of it that the test may spoil."""
+    root = tmp_path / "own"
+    shutil.copytree(_datasets_once, root)
+    register_all_cityscapes(str(root))
+    yield root
+    register_all_cityscapes(os.getenv("DETECTRON2_DATASETS", "datasets"))
+
+
+@pytest.fixture
+def cfg(datasets_root):
+    """Training on mini Cityscapes, without any augmentation but those a test switches on."""
+    cfg = get_cfg()
+    add_maskformer2_config(cfg)
+    cfg.DATASETS.TRAIN = ("mini_cityscapes_fine_sem_seg_train",)
+    cfg.DATASETS.TEST = ("mini_cityscapes_fine_sem_seg_val",)
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 19
+    cfg.INPUT.FORMAT = "RGB"
+    cfg.INPUT.MIN_SIZE_TRAIN = (96,)
+    cfg.INPUT.RANDOM_FLIP = "none"
+    cfg.INPUT.MIN_SIZE_TEST = 96
+    cfg.SOLVER.IMS_PER_BATCH = 2
+    cfg.DATALOADER.NUM_WORKERS = 0
+    return cfg
