@@ -49,7 +49,7 @@ class CityscapesEvaluator(DatasetEvaluator):
         self._temp_dir = comm.all_gather(self._working_dir.name)[0]
         if self._temp_dir != self._working_dir.name:
             self._working_dir.cleanup()
-        self._logger.info(f"Writing Cityscapes results to {self._temp_dir}")
+        self._logger.info(f"Predictions go to {self._temp_dir}")
 
 
 class CityscapesSemSegEvaluator(CityscapesEvaluator):
@@ -86,7 +86,7 @@ class CityscapesSemSegEvaluator(CityscapesEvaluator):
         comm.synchronize()
         if comm.get_rank() > 0:
             return None
-        self._logger.info(f"Evaluating results under {self._temp_dir}")
+        self._logger.info(f"Scoring the predictions in {self._temp_dir}")
         suffix = "_gtFine_labelIds.png"
         gt_dir = PathManager.get_local_path(self._metadata.gt_dir)
         gt_files = sorted(glob.glob(os.path.join(gt_dir, "*", "*" + suffix)))

@@ -42,10 +42,10 @@ def verify_results(cfg, results: Mapping[str, Mapping[str, float]]) -> bool:
         if actual is None or not math.isfinite(actual) or abs(actual - expected) > tolerance:
             wrong.append(f"{task}/{metric} is {actual}, expected {expected} +- {tolerance}")
     if wrong:
-        logger.error("Result verification failed: " + "; ".join(wrong))
+        logger.error("Not as expected: " + "; ".join(wrong))
         logger.error("All results: " + pprint.pformat(results))
         sys.exit(1)
-    logger.info("Results verification passed.")
+    logger.info("All expected results are met.")
     return True
 
 
