@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "patch": ("device",),
     # "" and _provider: it logs which detectron2 it is, and reads weights with the embedded reader.
     "engine": ("", "_provider", "device", "config", "layers", "modeling", "data", "evaluation"),
-    "": ("_provider", "modeling", "data", "evaluation", "patch"),
+    "": ("_provider", "config", "modeling", "data", "evaluation", "patch"),
 }
 
 DEVICE_WORD = re.compile(r"(?<![a-z])(cuda|sdaa|nccl|tccl)(?![a-z])", re.IGNORECASE)
