@@ -1,0 +1,118 @@
+"""A tiny model on a tiny drawn dataset, run as users run it."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mask2former.data.datasets.cityscapes import register_all_cityscapes
+from mask2former.data.mini_cityscapes import MiniSpec, ensure_mini_cityscapes
+from mask2former.engine import argument_parser, main
+
+ROOT = Path(__file__).parents[2]
+SPEC = MiniSpec(height=64, width=128, num_train=4, num_val=3, num_test=1)
+
+# A true Mask2Former, as small as detectron2's ResNets allow; the frozen backbone makes files small.
+TINY = """
+_BASE_: {root}/configs/quick_start.yaml
+MODEL:
+  DEVICE: cpu
+  BACKBONE: {{FREEZE_AT: 5}}
+  RESNETS: {{NORM: FrozenBN}}
+  SEM_SEG_HEAD: {{CONVS_DIM: 32, MASK_DIM: 32, TRANSFORMER_ENC_LAYERS: 1}}
+  MASK_FORMER:
+    HIDDEN_DIM: 32
+    NHEADS: 2
+    DIM_FEEDFORWARD: 32
+    NUM_OBJECT_QUERIES: 8
+    DEC_LAYERS: 2
+    TRAIN_NUM_POINTS: 32
+INPUT:
+  CROP: {{SIZE: [32, 64]}}
+  MIN_SIZE_TRAIN: [32, 48]
+  MAX_SIZE_TRAIN: 128
+  MIN_SIZE_TEST: 32
+  MAX_SIZE_TEST: 64
+SOLVER:
+  IMS_PER_BATCH: 2
+  MAX_ITER: 4
+  WARMUP_ITERS: 0
+DATALOADER: {{NUM_WORKERS: 0}}
+OUTPUT_DIR: output
+"""
+
+
+@pytest.fixture(scope="session")
+def datasets(tmp_path_factory):
+    root = tmp_path_factory.mktemp("datasets")
+    ensure_mini_cityscapes(root / "mini_cityscapes", SPEC, show_progress=False)
+    return root
+
+
+@dataclass
+class Workplace:
+    """A folder with config.yaml, in which runs are started."""
+
+    folder: Path
+    datasets: Path
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "output"
+
+    def words(self, *words) -> list[str]:
+        return ["--config-file", "config.yaml", *map(str, words)]
+
+    def environment(self) -> dict[str, str]:
+        own = {"DETECTRON2_DATASETS": str(self.datasets), "OMP_NUM_THREADS": "1"}
+        return os.environ | own | {"PYTHONPATH": str(ROOT)}
+
+    def start(self, *words, launcher=()) -> subprocess.Popen:
+        command = [sys.executable, *launcher, str(ROOT / "train_net.py"), *self.words(*words)]
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *words, launcher=()) -> subprocess.CompletedProcess:
+        process = self.start(*words, launcher=launcher)
+        out, err = process.communicate(timeout=300)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def main(self, *words) -> None:
+        """As `run`, but in this process: quicker, and one process only."""
+        main(argument_parser().parse_args(self.words(*words)))
+
+    def metrics(self, folder="output") -> dict[int, dict]:
+        lines = (self.folder / folder / "metrics.json").read_text().splitlines()
+        found = [json.loads(line) for line in lines]
+        losses = {line["iteration"]: line for line in found if "total_loss" in line}
+        assert len(losses) == sum("total_loss" in line for line in found), "iterations twice"
+        return losses
+
+    def losses(self, folder="output") -> dict[int, float]:
+        return {i: line["total_loss"] for i, line in self.metrics(folder).items()}
+
+    def results(self, folder="output") -> dict:
+        return json.loads((self.folder / folder / "inference" / "results.json").read_text())
+
+
+@pytest.fixture
+def workplace(tmp_path, datasets, monkeypatch):
+    (tmp_path / "config.yaml").write_text(TINY.format(root=ROOT))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(datasets))
+    register_all_cityscapes(str(datasets))
+    level = logging.root.level
+    yield Workplace(tmp_path, datasets)
+    logging.root.setLevel(level)
+    register_all_cityscapes(os.getenv("DETECTRON2_DATASETS", "datasets"))
