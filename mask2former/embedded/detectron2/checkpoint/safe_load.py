@@ -4,7 +4,7 @@ import io
 import pickle
 import re
 import struct
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -32,6 +32,7 @@ _DAMAGED = (
     AttributeError,
     EOFError,
     LookupError,
+    OSError,
     RuntimeError,
     TypeError,
     ValueError,
@@ -43,31 +44,22 @@ class _UnsafeContentError(ValueError):
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    def __init__(self, file: io.BufferedIOBase) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         super().__init__(file, encoding="latin1")  # Caffe2's files were written by Python 2
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("torch.storage", "_load_from_bytes"):
-            return _load_storage  # torch's own would unpickle anything within
+            return lambda data: _load_torch(io.BytesIO(data))  # torch's own unpickles anything
         if (module, name) not in _ADMITTED:
             raise _UnsafeContentError(f"{module}.{name}")
         return super().find_class(module, name)
 
 
-def _load_storage(data: bytes) -> Any:
-    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-
-
-def _load_pickle(path: str) -> Any:
-    with open(path, "rb") as file:
-        return _PlainUnpickler(file).load()
-
-
-def _load_torch(path: str) -> Any:
+def _load_torch(file: BinaryIO) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        refused = re.search(r"GLOBAL (\S+)", str(error))  # of a torch message of many lines
+        refused = re.search(r"GLOBAL (\w\S*)", str(error))  # in a message of many lines
         if refused is None:
             raise
         raise _UnsafeContentError(refused[1]) from error
@@ -80,15 +72,17 @@ def load_plain(path: str) -> Any:
         ValueError: the file is damaged or of another kind, or holds something else than tensors,
             arrays, numbers, strings and plain containers.
     """
-    try:
-        return _load_pickle(path) if path.endswith(".pkl") else _load_torch(path)
-    except _UnsafeContentError as error:
-        raise ValueError(
-            f"{path}: asks for {error}, which could run code, so nothing of it was loaded; only "
-            "tensors, arrays and plain containers are: save its weights anew as a state_dict"
-        ) from error
-    except _DAMAGED as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ValueError(
-            f"{path}: truncated, or no file of weights ({reason}); copy or download it again"
-        ) from error
+    with open(path, "rb") as file:
+        try:
+            return _PlainUnpickler(file).load() if path.endswith(".pkl") else _load_torch(file)
+        except _UnsafeContentError as error:
+            raise ValueError(
+                f"{path}: asks for {error}, which could run code, so nothing of it was loaded; "
+                "only tensors, arrays and plain containers are: save its weights anew as a "
+                "state_dict"
+            ) from error
+        except _DAMAGED as error:
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise ValueError(
+                f"{path}: truncated, or no file of weights ({reason}); copy or download it again"
+            ) from error

@@ -2,12 +2,13 @@
 
 import logging
 import os
+import posixpath
 import shutil
 import urllib.request
 from urllib.parse import urlparse
 
-from iopath.common.file_io import HTTPURLHandler, PathHandler, PathManagerFactory, file_lock
-from iopath.common.file_io import get_cache_dir as _cache_dir
+from iopath.common.file_io import HTTPURLHandler, PathHandler, file_lock, get_cache_dir
+from iopath.common.file_io import PathManager as _PathManager
 from tqdm import tqdm
 
 __all__ = ["PathHandler", "PathManager"]
@@ -15,7 +16,7 @@ __all__ = ["PathHandler", "PathManager"]
 # Seconds without an answer after which a server counts as unreachable.
 _TIMEOUT = 10
 
-PathManager = PathManagerFactory.get("detectron2")
+PathManager = _PathManager()
 
 
 class _DownloadHandler(HTTPURLHandler):
@@ -23,7 +24,8 @@ class _DownloadHandler(HTTPURLHandler):
 
     def _get_local_path(self, path, force=False, cache_dir=None, **kwargs):
         self._check_kwargs(kwargs)
-        cached = os.path.join(_cache_dir(cache_dir), urlparse(path).path.lstrip("/"))
+        inside = posixpath.normpath("/" + urlparse(path).path).lstrip("/")  # whatever its ".."
+        cached = os.path.join(get_cache_dir(cache_dir), inside)
         os.makedirs(os.path.dirname(cached), exist_ok=True)
         with file_lock(cached):  # of several processes one downloads
             if force or not os.path.isfile(cached):
