@@ -38,7 +38,7 @@ def talk(rank, folder):
     """What a process sees, written to a file of its own."""
     address = f"file://{folder}/meeting"
     dist.init_process_group(
-        "gloo",
+        "cpu:gloo",  # is not named gloo, as those of accelerators are not
         init_method=address,
         rank=rank,
         world_size=WORLD_SIZE,
