@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.error import URLError
 from urllib.parse import parse_qs
 
 import torch
@@ -66,7 +67,7 @@ class Checkpointer(DetectionCheckpointer):
     def _local_path(self, url: str) -> str:
         try:
             local = self.path_manager.get_local_path(url)
-        except OSError as error:
+        except URLError as error:
             raise FileNotFoundError(
                 f"{url}: cannot be downloaded ({error}); download it elsewhere and set "
                 "MODEL.WEIGHTS to the file, or to '' to start from random weights"

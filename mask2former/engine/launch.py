@@ -4,6 +4,7 @@ detectron2's launcher knows CUDA only, and takes the device after it has joined 
 SDAA does not allow.
 """
 
+import logging
 import os
 import socket
 import sys
@@ -97,6 +98,8 @@ def launch(
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
     sentences = mp.get_context("spawn").SimpleQueue()
     job = (main, num_processes, num_machines, machine_rank, dist_url, args, device_type, sentences)
+    # Its warning that it ends the others would stand beside the sentence.
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     try:
         mp.start_processes(_process, job, nprocs=num_processes, start_method="spawn")
     except (mp.ProcessExitedException, mp.ProcessRaisedException):

@@ -1,5 +1,6 @@
 """The training that a config describes, on any device and either detectron2."""
 
+import inspect
 import json
 import logging
 import math
@@ -60,9 +61,7 @@ class Trainer(DefaultTrainer):
         solver = cfg.SOLVER
         device_type = next(model.parameters()).device.type
         if comm.get_world_size() > 1:
-            # Not the devices: the model moves its inputs itself. No buffers: batch norms either
-            # synchronise their statistics or are meant to differ.
-            model = DistributedDataParallel(model, broadcast_buffers=False)
+            model = parallel(model)
         amp = solver.AMP
         self._trainer = TrainStep(
             model,
@@ -172,6 +171,19 @@ class Trainer(DefaultTrainer):
         if comm.is_main_process():
             write_results(results, os.path.join(inference_dir(cfg), "results.json"))
         return results
+
+
+def parallel(model: nn.Module) -> DistributedDataParallel:
+    """DistributedDataParallel as official: buffers are each process's own.
+
+    Batch norms either synchronise their statistics themselves or are meant to differ. No
+    device_ids: the model moves its inputs itself.
+    """
+    # The newer name in newer versions of torch, which warn of the older one.
+    names = inspect.signature(DistributedDataParallel).parameters
+    is_new = "forward_sync_buffers" in names
+    switch = "forward_sync_buffers" if is_new else "broadcast_buffers"
+    return DistributedDataParallel(model, **{switch: False})
 
 
 def inference_dir(cfg: CfgNode) -> str:
