@@ -5,4 +5,11 @@ from mask2former._provider import provide_detectron2
 DETECTRON2_PROVIDER = provide_detectron2()
 
 # After the line above, `import detectron2` works.
-from mask2former import data, modeling  # noqa: E402, F401
+from mask2former import data  # noqa: E402, F401
+from mask2former.config import add_maskformer2_config, get_config_file  # noqa: E402
+from mask2former.modeling.maskformer_model import MaskFormer  # noqa: E402
+from mask2former.patch import resolve_auto_device  # noqa: E402
+
+resolve_auto_device()
+
+__all__ = ["DETECTRON2_PROVIDER", "MaskFormer", "add_maskformer2_config", "get_config_file"]

@@ -185,6 +185,12 @@ def test_missing_weights(refused):
     assert "MODEL.WEIGHTS is empty" in refused("--eval-only")
 
 
+def test_weights_that_cannot_be_downloaded(refused):
+    url = "http://127.0.0.1:9/weights.pth"  # the discard port, where nobody listens
+    sentence = refused("MODEL.WEIGHTS", url)
+    assert sentence.startswith(url) and "MODEL.WEIGHTS" in sentence
+
+
 def test_more_processes_than_devices(refused, monkeypatch):
     counts = {"cuda": 2, "cpu": 1}
     for module in (devices, importlib.import_module("mask2former.engine.launch")):
