@@ -27,19 +27,19 @@ def validate_config(cfg: CfgNode, num_processes: int = 1, eval_only: bool = Fals
     device = resolve_device(cfg.MODEL.DEVICE)
     if not cfg.OUTPUT_DIR:
         raise ValueError("OUTPUT_DIR is empty; set it to the folder that the results go to")
-    _check_datasets(cfg, "TEST")
+    _check_datasets(cfg, "TEST", is_needed=eval_only)
     if eval_only:
         return
-    _check_datasets(cfg, "TRAIN")
+    _check_datasets(cfg, "TRAIN", is_needed=True)
     _check_solver(cfg, num_processes)
     if cfg.SOLVER.AMP.ENABLED:
         amp_dtype(device.type, cfg.SOLVER.AMP.DTYPE)
 
 
-def _check_datasets(cfg: CfgNode, split: str) -> None:
+def _check_datasets(cfg: CfgNode, split: str, is_needed: bool) -> None:
     names = cfg.DATASETS[split]
-    if not names and split == "TRAIN":
-        raise ValueError("DATASETS.TRAIN is empty; name the dataset to train on")
+    if not names and is_needed:
+        raise ValueError(f"DATASETS.{split} is empty; name at least one dataset")
     for name in names:
         if name not in DatasetCatalog.list():
             raise ValueError(

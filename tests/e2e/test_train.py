@@ -125,6 +125,14 @@ def test_loss_that_stays_non_finite_stops_the_run(workplace, capsys):
     assert not (workplace.output / "model_final.pth").exists()
 
 
+def test_resuming_a_finished_run_only_evaluates(workplace):
+    opts = ("SOLVER.MAX_ITER", "2")
+    workplace.main(*opts)
+    losses, results = workplace.losses(), workplace.results()
+    workplace.main("--resume", *opts)
+    assert workplace.losses() == losses and workplace.results() == results
+
+
 def test_a_finished_run_can_be_made_longer(workplace):
     opts = ("DATASETS.TEST", "()")
     workplace.main(*opts, "SOLVER.MAX_ITER", "2")

@@ -120,6 +120,13 @@ def test_batch_must_suit_the_processes():
         validate_config(cfg, num_processes=3)
 
 
+def test_evaluation_needs_a_dataset():
+    cfg = load_config(CONFIG, ["DATASETS.TEST", "()"])
+    validate_config(cfg)
+    with pytest.raises(ValueError, match=r"DATASETS\.TEST is empty"):
+        validate_config(cfg, eval_only=True)
+
+
 def test_evaluation_does_not_look_at_what_training_needs():
     cfg = load_config(CONFIG, ["SOLVER.IMS_PER_BATCH", "3", "DATASETS.TRAIN", "('nowhere',)"])
     validate_config(cfg, num_processes=2, eval_only=True)
