@@ -50,7 +50,6 @@ setup(
         "matplotlib",
         "tabulate",
         "termcolor",
-        "cloudpickle",
     ],
     extras_require={
         "test": ["pytest", "hypothesis", "ruff"],
