@@ -4,6 +4,8 @@ import functools
 import sys
 
 import detectron2.modeling
+from detectron2.config import CfgNode
+from torch import nn
 
 from mask2former.device import resolve_device
 
@@ -19,7 +21,7 @@ def resolve_auto_device() -> None:
         return
 
     @functools.wraps(original)
-    def build_model(cfg):
+    def build_model(cfg: CfgNode) -> nn.Module:
         if cfg.MODEL.DEVICE == "auto":
             was_frozen = cfg.is_frozen()
             cfg.defrost()

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -135,7 +135,7 @@ def is_whole_png(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path):
+def atomic_file(path: Path) -> Iterator[Path]:
     """Yields a temporary path, which becomes `path` if the block ends well."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -4,6 +4,7 @@ B batch, Q queries, K classes, T targets of an image, H W the padded batch, h w 
 """
 
 from collections.abc import Callable, Collection, Sequence
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,8 @@ from mask2former.modeling.inference import (
     panoptic_inference,
     semantic_inference,
 )
+
+_Result = TypeVar("_Result")
 
 
 @META_ARCH_REGISTRY.register()
@@ -237,7 +240,7 @@ def point_generator(mapped: dict, device: torch.device) -> torch.Generator | Non
     return torch.Generator(device).manual_seed(mapped["seed"])
 
 
-def retry_on_cpu(function: Callable, *tensors: Tensor):
+def retry_on_cpu(function: Callable[..., _Result], *tensors: Tensor) -> _Result:
     """`function(*tensors)`; if the device's memory is full, once more there, then on the CPU.
 
     detectron2's retry_if_cuda_oom, for any device.

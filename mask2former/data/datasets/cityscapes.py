@@ -208,7 +208,9 @@ def _nothing(directory: str) -> None:
     """What is done before real Cityscapes is loaded: it has to be downloaded by hand."""
 
 
-def _load(load: Callable[..., list[dict]], make: Callable[[str], None], base: str, *paths: str):
+def _load(
+    load: Callable[..., list[dict]], make: Callable[[str], None], base: str, *paths: str
+) -> list[dict]:
     make(base)
     return load(*paths)
 

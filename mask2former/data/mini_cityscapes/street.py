@@ -1,6 +1,6 @@
 """What stands still: sky, ground, the houses and gardens along a street, its trees."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -113,7 +113,9 @@ def draw_side(canvas: Canvas, camera: Camera, x: float) -> None:
         z -= length + rng.choice([0.0, 3.0])
 
 
-def _facade_frame(direction: str, x: float, z: float, length: float):
+def _facade_frame(
+    direction: str, x: float, z: float, length: float
+) -> Callable[[float, float], tuple[float, float, float]]:
     """Maps (metres along the facade, metres up) to space; "along" runs towards us from z."""
     if direction == "along":
         return lambda u, v: (x, v, max(z - length, NEAR) + u * (z - max(z - length, NEAR)) / length)

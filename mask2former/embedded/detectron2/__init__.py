@@ -8,6 +8,8 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import sys
+from collections.abc import Callable, Sequence
+from types import ModuleType
 
 __version__ = "0.6+embedded"
 
@@ -17,13 +19,13 @@ _HINT = (
 )
 
 
-def _missing_attribute(package: str):
+def _missing_attribute(package: str) -> Callable[[str], ModuleType]:
     """A module-level `__getattr__` for a package or module that says what to install.
 
     Private and dunder names keep raising AttributeError: Python itself probes for them.
     """
 
-    def __getattr__(name: str):
+    def __getattr__(name: str) -> ModuleType:
         if name.startswith("_"):
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         # `from package import module` asks for an attribute before it imports the module.
@@ -38,7 +40,12 @@ def _missing_attribute(package: str):
 class _MissingModule(importlib.abc.MetaPathFinder):
     """Asked last, when no other finder knows a submodule."""
 
-    def find_spec(self, fullname, path=None, target=None):
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None = None,
+        target: ModuleType | None = None,
+    ) -> None:
         if fullname.startswith("detectron2."):
             raise ModuleNotFoundError(_HINT.format(fullname), name=fullname)
         return None

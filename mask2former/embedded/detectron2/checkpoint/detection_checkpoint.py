@@ -6,7 +6,7 @@ from typing import Any, BinaryIO
 from urllib.parse import parse_qs
 
 import torch
-from fvcore.common.checkpoint import Checkpointer
+from fvcore.common.checkpoint import Checkpointer, _IncompatibleKeys
 
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
@@ -74,7 +74,7 @@ class DetectionCheckpointer(Checkpointer):
             data[_HEURISTICS] = True
         return data
 
-    def _load_model(self, checkpoint: dict[str, Any]):
+    def _load_model(self, checkpoint: dict[str, Any]) -> _IncompatibleKeys:
         if checkpoint.get(_HEURISTICS, False):
             self._convert_ndarray_to_tensor(checkpoint["model"])
             checkpoint["model"] = match_names(self.model.state_dict(), checkpoint["model"])

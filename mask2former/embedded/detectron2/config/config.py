@@ -4,6 +4,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable
+from typing import IO, Any
 
 import yaml
 from fvcore.common.config import CfgNode as _CfgNode
@@ -18,7 +19,7 @@ class CfgNode(_CfgNode):
     """
 
     @classmethod
-    def _open_cfg(cls, filename):
+    def _open_cfg(cls, filename: str) -> IO[str]:
         return PathManager.open(filename, "r")
 
     @classmethod
@@ -83,7 +84,9 @@ def set_global_cfg(cfg: CfgNode) -> None:
     global_cfg.update(cfg)
 
 
-def configurable(init_func: Callable | None = None, *, from_config: Callable | None = None):
+def configurable(
+    init_func: Callable | None = None, *, from_config: Callable | None = None
+) -> Callable:
     """Let something with explicit arguments be called with a config instead.
 
     Decorate `__init__` of a class that has a classmethod `from_config(cfg, ...)`, or a function, as
@@ -107,7 +110,7 @@ def configurable(init_func: Callable | None = None, *, from_config: Callable | N
 
     def decorate(function: Callable) -> Callable:
         @functools.wraps(function)
-        def wrapped(*args, **kwargs):
+        def wrapped(*args, **kwargs) -> Any:
             if _has_config(args, kwargs):
                 return function(**_explicit_arguments(from_config, args, kwargs))
             return function(*args, **kwargs)
@@ -120,7 +123,7 @@ def configurable(init_func: Callable | None = None, *, from_config: Callable | N
 
 def _configurable_init(init_func: Callable) -> Callable:
     @functools.wraps(init_func)
-    def wrapped(self, *args, **kwargs):
+    def wrapped(self: object, *args, **kwargs) -> None:
         make_arguments = getattr(type(self), "from_config", None)
         if not inspect.ismethod(make_arguments):
             raise TypeError(

@@ -24,7 +24,7 @@ _TUPLES = (
 )
 
 
-def _as_tuple(value):
+def _as_tuple(value: object) -> object:
     return tuple(_as_tuple(v) for v in value) if isinstance(value, list) else value
 
 

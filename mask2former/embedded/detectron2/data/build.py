@@ -1,7 +1,7 @@
 """Loaders of batches, from datasets or from a config."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from torch.utils.data.sampler import Sampler
 
 from detectron2 import _missing_attribute
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
@@ -74,7 +74,7 @@ def build_batch_data_loader(
     pin_memory: bool = False,
     seed: int | None = None,
     **kwargs,
-):
+) -> Iterable[Any]:
     """An iterable of this process's batches.
 
     Args:
@@ -133,7 +133,7 @@ def _batch_size_per_process(total: int | None, single: int | None) -> int:
     return total // world_size
 
 
-def _training_sampler(name: str, dataset: Dataset | list, options) -> Sampler:
+def _training_sampler(name: str, dataset: Dataset | list, options: CfgNode) -> Sampler:
     if name == "TrainingSampler":
         return TrainingSampler(len(dataset))
     if name == "RepeatFactorTrainingSampler":
@@ -150,7 +150,11 @@ def _training_sampler(name: str, dataset: Dataset | list, options) -> Sampler:
 
 
 def _train_loader_from_config(
-    cfg, mapper: Callable | None = None, *, dataset=None, sampler: Sampler | None = None
+    cfg: CfgNode,
+    mapper: Callable | None = None,
+    *,
+    dataset: list | Dataset | None = None,
+    sampler: Sampler | None = None,
 ) -> dict[str, Any]:
     options = cfg.DATALOADER
     if dataset is None:
@@ -172,7 +176,7 @@ def _train_loader_from_config(
     }
 
 
-def _min_keypoints(cfg) -> int:
+def _min_keypoints(cfg: CfgNode) -> int:
     if not cfg.MODEL.KEYPOINT_ON:
         return 0
     return cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
@@ -189,7 +193,7 @@ def build_detection_train_loader(
     num_workers: int = 0,
     collate_fn: Callable[[list], Any] | None = None,
     **kwargs,
-):
+) -> Iterable[Any]:
     """An endless iterable of batches, or `build_detection_train_loader(cfg, mapper=None)`.
 
     Args:
@@ -214,7 +218,7 @@ def build_detection_train_loader(
 
 
 def _test_loader_from_config(
-    cfg, dataset_name: str | list[str], mapper: Callable | None = None
+    cfg: CfgNode, dataset_name: str | list[str], mapper: Callable | None = None
 ) -> dict[str, Any]:
     dataset = get_detection_dataset_dicts(
         dataset_name,

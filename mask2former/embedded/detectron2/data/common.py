@@ -43,12 +43,12 @@ class MapDataset(Dataset):
         map_func: receives an item; None means that this item cannot be used.
     """
 
-    def __new__(cls, dataset, map_func):
+    def __new__(cls, dataset: Dataset | Sequence, map_func: Callable[[Any], Any]) -> Dataset:
         if isinstance(dataset, IterableDataset):
             return _MapIterableDataset(dataset, map_func)
         return super().__new__(cls)
 
-    def __getnewargs__(self):
+    def __getnewargs__(self) -> tuple[Dataset | Sequence, Callable[[Any], Any]]:
         return self._dataset, self._map_func
 
     def __init__(self, dataset: Dataset | Sequence, map_func: Callable[[Any], Any]) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
+from detectron2.structures import Instances
 
 from . import detection_utils as utils
 from . import transforms as T
@@ -67,7 +68,7 @@ class DatasetMapper:
         logger.info("Augmentations used in %s: %s", stage, list(augmentations))
 
     @classmethod
-    def from_config(cls, cfg, is_train: bool = True) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
         augmentations = utils.build_augmentation(cfg, is_train)
         crops = is_train and cfg.INPUT.CROP.ENABLED
         if crops:
@@ -115,7 +116,9 @@ class DatasetMapper:
             dataset_dict["instances"] = self._instances(annotations, transforms, image_size)
         return dataset_dict
 
-    def _instances(self, annotations: list[dict], transforms, image_size):
+    def _instances(
+        self, annotations: list[dict], transforms: T.Transform, image_size: tuple[int, int]
+    ) -> Instances:
         unused = [
             key
             for key, is_used in (

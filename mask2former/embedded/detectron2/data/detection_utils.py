@@ -8,6 +8,7 @@ import pycocotools.mask as mask_util
 import torch
 
 from detectron2 import _missing_attribute
+from detectron2.config import CfgNode
 from detectron2.structures import (
     BitMasks,
     Boxes,
@@ -82,7 +83,9 @@ def transform_instance_annotations(
     return annotation
 
 
-def _transform_segmentation(segmentation, transforms: T.Transform, image_size: tuple[int, int]):
+def _transform_segmentation(
+    segmentation: list | dict, transforms: T.Transform, image_size: tuple[int, int]
+) -> list[np.ndarray] | np.ndarray:
     if isinstance(segmentation, list):
         polygons = [
             np.asarray(polygon, dtype=np.float64).reshape(-1, 2) for polygon in segmentation
@@ -181,7 +184,7 @@ def _bit_masks(segmentations: list, image_size: tuple[int, int]) -> BitMasks:
     return BitMasks(torch.from_numpy(np.stack(masks)))
 
 
-def _binary_mask(segmentation, image_size: tuple[int, int]) -> np.ndarray:
+def _binary_mask(segmentation: list | dict | np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
     if isinstance(segmentation, list):
         return polygons_to_bitmask(segmentation, *image_size)
     if isinstance(segmentation, dict):
@@ -265,7 +268,7 @@ def gen_crop_transform_with_instance(
     return T.CropTransform(starts[1], starts[0], crop_size[1], crop_size[0])
 
 
-def build_augmentation(cfg, is_train: bool) -> list[T.Augmentation]:
+def build_augmentation(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     """Resizing and flipping as the keys under INPUT say."""
     if not is_train:
         length, max_size = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST

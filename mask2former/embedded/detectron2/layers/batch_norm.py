@@ -4,6 +4,7 @@ Legend: B batch, C channels, H W height and width, R ranks.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from fvcore.nn.distributed import differentiable_all_gather
@@ -46,7 +47,9 @@ class FrozenBatchNorm2d(nn.Module):
         shift = self.bias - self.running_mean * scale
         return x * _per_channel(scale, x) + _per_channel(shift, x)
 
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, local_metadata: dict[str, Any], *args
+    ) -> None:
         if (local_metadata.get("version") or 1) < 2:
             for name, fill in (("running_mean", torch.zeros), ("running_var", torch.ones)):
                 state_dict.setdefault(prefix + name, fill(self.num_features))

@@ -74,7 +74,7 @@ def maybe_add_gradient_clipping(
     clip = _gradient_clipper(node.clone())
     base = optimizer if isinstance(optimizer, type) else type(optimizer)
 
-    def step(self, closure=None):
+    def step(self: Optimizer, closure: Callable[[], float] | None = None) -> float | None:
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:

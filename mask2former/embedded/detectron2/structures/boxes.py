@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import IntEnum, unique
+from typing import TypeVar
 
 import numpy as np
 import torch
+
+_Box = TypeVar("_Box", list, tuple, np.ndarray, torch.Tensor)
 
 
 @unique
@@ -23,7 +26,7 @@ class BoxMode(IntEnum):
     XYWHA_ABS = 4  # centre x, centre y, width, height, counter-clockwise angle in degrees
 
     @staticmethod
-    def convert(box, from_mode: BoxMode, to_mode: BoxMode):
+    def convert(box: _Box, from_mode: BoxMode, to_mode: BoxMode) -> _Box:
         """Convert one box (list or tuple of 4 or 5 numbers) or many ((N,4) or (N,5) array, tensor).
 
         Returns the same type and dtype as was given; the input is not changed.
@@ -149,7 +152,7 @@ class Boxes:
     def device(self) -> torch.device:
         return self.tensor.device
 
-    def __getitem__(self, item) -> Boxes:
+    def __getitem__(self, item: int | slice | list | torch.Tensor) -> Boxes:
         """An index, a slice, a list or a tensor of indices or bools; always gives Boxes."""
         if isinstance(item, int):
             item = slice(item, item + 1 or None)

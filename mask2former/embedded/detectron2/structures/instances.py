@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import operator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import torch
 
@@ -79,7 +80,7 @@ class Instances:
             item = slice(index, index + 1 or None)
         return self._map(lambda value: value[item])
 
-    def _map(self, function) -> Instances:
+    def _map(self, function: Callable[[Any], Any]) -> Instances:
         result = Instances(self._image_size)
         for name, value in self._fields.items():
             result.set(name, function(value))
@@ -90,7 +91,7 @@ class Instances:
             return len(value)
         raise NotImplementedError("Instances without fields have no length")
 
-    def __iter__(self):
+    def __iter__(self) -> NoReturn:
         raise NotImplementedError("Instances cannot be iterated over; loop over range(len(...))")
 
     @staticmethod

@@ -17,7 +17,9 @@ def _bilinear_weights(positions: torch.Tensor, size: int) -> torch.Tensor:
     return (1 - (positions[:, None] - centers).abs()).clamp(min=0)
 
 
-def _crop_weights(start: float, end: float, size: int, mask_size: int, like: torch.Tensor):
+def _crop_weights(
+    start: float, end: float, size: int, mask_size: int, like: torch.Tensor
+) -> torch.Tensor:
     """Mean weights (S,size) of S equal cells between `start` and `end` (edges of pixels).
 
     As in RoIAlign with adaptive sampling: a cell takes one sample a pixel of its length, a sample

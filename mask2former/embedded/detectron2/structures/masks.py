@@ -208,7 +208,7 @@ class ROIMasks:
     def __len__(self) -> int:
         return self.tensor.shape[0]
 
-    def __getitem__(self, item) -> ROIMasks:
+    def __getitem__(self, item: slice | torch.Tensor) -> ROIMasks:
         """A slice, or a tensor of indices or bools."""
         return ROIMasks(self.tensor[item])
 

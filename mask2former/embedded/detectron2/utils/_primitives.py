@@ -9,6 +9,7 @@ import matplotlib.colors
 import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Polygon, Rectangle
+from matplotlib.text import Text
 
 from detectron2.utils.colormap import random_color
 
@@ -61,7 +62,7 @@ class Primitives:
         self._move_inside(artist)
         return self.output
 
-    def _move_inside(self, artist) -> None:
+    def _move_inside(self, artist: Text) -> None:
         canvas, scale = self.output.canvas, self.output.scale
         extent = artist.get_window_extent(canvas.get_renderer())  # y points up
         width, height = canvas.get_width_height()

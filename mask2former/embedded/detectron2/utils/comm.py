@@ -3,6 +3,10 @@
 Everything works without torch.distributed as well: then there is one process.
 """
 
+from __future__ import annotations  # a torch without distributed lacks the group's type
+
+from typing import Any
+
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -49,7 +53,7 @@ def create_local_process_group(num_workers_per_machine: int) -> None:
             _LOCAL_PROCESS_GROUP = group
 
 
-def get_local_process_group():
+def get_local_process_group() -> dist.ProcessGroup:
     """The group of this machine's processes.
 
     Raises:
@@ -78,7 +82,7 @@ def is_main_process() -> bool:
     return get_rank() == 0
 
 
-def _get_object_group():
+def _get_object_group() -> dist.ProcessGroup:
     """A group that takes python objects.
 
     Backends of accelerators would copy every pickle to the device and back.
@@ -97,7 +101,7 @@ def synchronize() -> None:
         dist.barrier(group=_get_object_group())
 
 
-def all_gather(data, group=None) -> list:
+def all_gather(data: Any, group: dist.ProcessGroup | None = None) -> list:
     """Every process's `data` (anything that pickles), by rank, on every process."""
     if get_world_size() == 1:
         return [data]
@@ -107,7 +111,7 @@ def all_gather(data, group=None) -> list:
     return gathered
 
 
-def gather(data, dst: int = 0, group=None) -> list:
+def gather(data: Any, dst: int = 0, group: dist.ProcessGroup | None = None) -> list:
     """Every process's `data` (anything that pickles), by rank, on process `dst`; [] elsewhere.
 
     Args:

@@ -9,12 +9,16 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from fvcore.common.history_buffer import HistoryBuffer
 
 from detectron2.utils.file_io import PathManager
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 __all__ = [
     "CommonMetricPrinter",
@@ -238,7 +242,7 @@ class TensorboardXWriter(EventWriter):
         self._last_write = -1
 
     @cached_property
-    def _writer(self):
+    def _writer(self) -> "SummaryWriter":
         # Made on the first write: it opens a file, and its import takes seconds.
         from torch.utils.tensorboard import SummaryWriter
 

@@ -5,6 +5,7 @@ import os
 import posixpath
 import shutil
 import urllib.request
+from typing import IO
 from urllib.parse import urlparse
 
 from iopath.common.file_io import HTTPURLHandler, PathHandler, file_lock, get_cache_dir
@@ -22,7 +23,9 @@ PathManager = _PathManager()
 class _DownloadHandler(HTTPURLHandler):
     """Downloads once into the cache directory; gives up soon and says what to do instead."""
 
-    def _get_local_path(self, path, force=False, cache_dir=None, **kwargs):
+    def _get_local_path(
+        self, path: str, force: bool = False, cache_dir: str | None = None, **kwargs
+    ) -> str:
         self._check_kwargs(kwargs)
         inside = posixpath.normpath("/" + urlparse(path).path).lstrip("/")  # whatever its ".."
         cached = os.path.join(get_cache_dir(cache_dir), inside)
@@ -63,14 +66,14 @@ class _ModelZooHandler(PathHandler):
     PREFIX = "detectron2://"
     URL = "https://dl.fbaipublicfiles.com/detectron2/"
 
-    def _get_supported_prefixes(self):
+    def _get_supported_prefixes(self) -> list[str]:
         return [self.PREFIX]
 
-    def _get_local_path(self, path, force=False, **kwargs):
+    def _get_local_path(self, path: str, force: bool = False, **kwargs) -> str:
         url = self.URL + path.removeprefix(self.PREFIX)
         return PathManager.get_local_path(url, force=force, **kwargs)
 
-    def _open(self, path, mode="r", buffering=-1, **kwargs):
+    def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs) -> IO:
         return PathManager.open(self._get_local_path(path), mode, buffering, **kwargs)
 
 

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import time
+from typing import TextIO
 
 from tabulate import tabulate
 from termcolor import colored
@@ -54,7 +55,7 @@ class _ConsoleHandler(logging.StreamHandler):
         logging.Handler.__init__(self)
 
     @property
-    def stream(self):
+    def stream(self) -> TextIO:
         return sys.stdout
 
 

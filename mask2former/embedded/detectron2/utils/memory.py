@@ -3,6 +3,7 @@
 import functools
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -14,11 +15,11 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
     return "out of memory" in str(error)
 
 
-def _device_type(value) -> str | None:
+def _device_type(value: object) -> str | None:
     return getattr(getattr(value, "device", None), "type", None)
 
 
-def _on_cpu(value):
+def _on_cpu(value: Any) -> Any:
     return value.to(device="cpu") if _device_type(value) not in (None, "cpu") else value
 
 
@@ -36,7 +37,7 @@ def retry_if_cuda_oom(func: Callable) -> Callable:
     """
 
     @functools.wraps(func)
-    def wrapped(*args, **kwargs):
+    def wrapped(*args, **kwargs) -> Any:
         for _ in range(2):
             try:
                 return func(*args, **kwargs)

@@ -5,14 +5,17 @@ H W image size, N number of objects, K number of keypoints.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from detectron2.data import MetadataCatalog
-from detectron2.structures import BoxMode, Instances, PolygonMasks
+from detectron2.data.catalog import Metadata
+from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, PolygonMasks
 from detectron2.utils.colormap import random_color
 from detectron2.utils.file_io import PathManager
 
@@ -41,7 +44,7 @@ class Visualizer(Primitives):
     def __init__(
         self,
         img_rgb: np.ndarray,
-        metadata=None,
+        metadata: Metadata | None = None,
         scale: float = 1.0,
         instance_mode: ColorMode = ColorMode.IMAGE,
         font_size_scale: float = 1.0,
@@ -241,10 +244,10 @@ class Visualizer(Primitives):
     def overlay_instances(
         self,
         *,
-        boxes=None,
+        boxes: Boxes | ArrayLike | None = None,
         labels: list[str] | None = None,
-        masks=None,
-        keypoints=None,
+        masks: BitMasks | PolygonMasks | ArrayLike | None = None,
+        keypoints: ArrayLike | None = None,
         assigned_colors: list | None = None,
         alpha: float = 0.5,
     ) -> VisImage:
@@ -290,7 +293,9 @@ class Visualizer(Primitives):
             self._draw_label(labels[i], box, mask, colors[i])
         return self.output
 
-    def _draw_label(self, label: str, box, mask: GenericMask | None, color: Any) -> None:
+    def _draw_label(
+        self, label: str, box: np.ndarray | None, mask: GenericMask | None, color: Any
+    ) -> None:
         """At the upper left of the box, below it if it is small; else in the middle of the mask."""
         if box is not None:
             x0, y0, x1, y1 = box.tolist()
@@ -315,7 +320,10 @@ class Visualizer(Primitives):
         )
 
     def overlay_rotated_instances(
-        self, boxes=None, labels: list[str] | None = None, assigned_colors: list | None = None
+        self,
+        boxes: Boxes | ArrayLike | None = None,
+        labels: list[str] | None = None,
+        assigned_colors: list | None = None,
     ) -> VisImage:
         """Rotated boxes (N,5), see `draw_rotated_box_with_label`; the large ones first."""
         boxes = np.zeros((0, 5)) if boxes is None else self._convert_boxes(boxes)
@@ -341,12 +349,12 @@ class Visualizer(Primitives):
                 self.draw_line(*zip(visible[first], visible[second]), color=_to_unit(color))
         return self.output
 
-    def _convert_boxes(self, boxes) -> np.ndarray:
+    def _convert_boxes(self, boxes: Boxes | ArrayLike) -> np.ndarray:
         """Boxes, or an array or tensor (N,4|5)."""
         boxes = to_numpy(getattr(boxes, "tensor", boxes))
         return boxes if len(boxes) else boxes.reshape(0, 4)
 
-    def _convert_masks(self, masks) -> list[GenericMask]:
+    def _convert_masks(self, masks: BitMasks | PolygonMasks | ArrayLike) -> list[GenericMask]:
         if isinstance(masks, PolygonMasks):
             masks = masks.polygons
         masks = getattr(masks, "tensor", masks)
@@ -371,7 +379,7 @@ def _read_image(path: str, mode: str | None = None) -> np.ndarray:
 
 def _create_text_labels(
     classes: list[int] | None,
-    scores=None,
+    scores: Iterable[float] | None = None,
     class_names: list[str] | None = None,
     is_crowd: list[int] | None = None,
 ) -> list[str] | None:

@@ -69,7 +69,12 @@ class Augmentation:
             )
         return [getattr(aug_input, name) for name in names]
 
-    def _rand_range(self, low: float = 1.0, high: float | None = None, size=None):
+    def _rand_range(
+        self,
+        low: float = 1.0,
+        high: float | None = None,
+        size: int | Sequence[int] | None = None,
+    ) -> np.ndarray:
         """A uniform number in [low, high), or in [0, low) if `high` is not given."""
         if high is None:
             low, high = 0, low

@@ -86,20 +86,22 @@ class RandomCrop(Augmentation):
         return _CROP_SIZE[self.crop_type](image_size, self.crop_size)
 
 
-def _relative(image_size, fractions) -> tuple[int, int]:
+def _relative(
+    image_size: Sequence[int], fractions: Sequence[float] | np.ndarray
+) -> tuple[int, int]:
     return tuple(int(edge * part + 0.5) for edge, part in zip(image_size, fractions))
 
 
-def _relative_range(image_size, fractions) -> tuple[int, int]:
+def _relative_range(image_size: Sequence[int], fractions: Sequence[float]) -> tuple[int, int]:
     least = np.asarray(fractions, dtype=np.float32)
     return _relative(image_size, least + np.random.rand(2) * (1 - least))
 
 
-def _absolute(image_size, pixels) -> tuple[int, int]:
+def _absolute(image_size: Sequence[int], pixels: Sequence[int]) -> tuple[int, int]:
     return tuple(min(edge, limit) for edge, limit in zip(image_size, pixels))
 
 
-def _absolute_range(image_size, pixels) -> tuple[int, int]:
+def _absolute_range(image_size: Sequence[int], pixels: Sequence[int]) -> tuple[int, int]:
     low, high = pixels
     if low > high:
         raise ValueError(f"crop_size={pixels} with 'absolute_range'; give (min, max)")

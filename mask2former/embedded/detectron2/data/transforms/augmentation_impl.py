@@ -13,7 +13,7 @@ from fvcore.transforms.transform import (
 )
 from PIL import Image
 
-from .augmentation import Augmentation, AugmentationOrTransform, as_augmentation
+from .augmentation import AugInput, Augmentation, AugmentationOrTransform, as_augmentation
 from .augmentation_crop import FixedSizeCrop, RandomCrop, RandomCrop_CategoryAreaConstraint
 from .transform import ResizeTransform
 
@@ -46,7 +46,7 @@ class RandomApply(Augmentation):
     def get_transform(self, *args) -> Transform:
         return self.aug.get_transform(*args) if self._happens() else NoOpTransform()
 
-    def __call__(self, aug_input) -> Transform:
+    def __call__(self, aug_input: AugInput) -> Transform:
         return self.aug(aug_input) if self._happens() else NoOpTransform()
 
     def _happens(self) -> bool:
@@ -181,7 +181,7 @@ class _RandomBlend(Augmentation):
         weight = np.random.uniform(self.intensity_min, self.intensity_max)
         return BlendTransform(self._other(image), src_weight=1 - weight, dst_weight=weight)
 
-    def _other(self, image: np.ndarray):
+    def _other(self, image: np.ndarray) -> float | np.ndarray:
         raise NotImplementedError
 
 
