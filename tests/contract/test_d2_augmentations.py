@@ -10,14 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from d2_inputs import IGNORE, REFUSED, image_and_sem_seg
 from detectron2.data import transforms as T
 from PIL import Image
 
 GOLDENS = json.loads((Path(__file__).parents[1] / "goldens" / "d2_augmentations.json").read_text())
 SEED = 7
 NUM_DRAWS = 3
-REFUSED = (AssertionError, ValueError, TypeError)
-IGNORE = 255
 
 AUGMENTATIONS = {
     "shortest edge, range": lambda: T.ResizeShortestEdge((20, 90), 100),
@@ -54,14 +53,6 @@ AUGMENTATIONS = {
         [T.ResizeShortestEdge((20, 90), 100), T.RandomFlip(), T.RandomCrop("relative", (0.5, 0.5))]
     ),
 }
-
-
-def image_and_sem_seg():  # (40,60,3) uint8, (40,60) uint8
-    rows, columns = np.mgrid[:40, :60]
-    image = np.stack([rows * 4, columns * 3, rows + columns], axis=2).astype(np.uint8)
-    sem_seg = ((rows // 10 + columns // 20) % 3).astype(np.uint8)
-    sem_seg[rows % 7 == 0] = IGNORE
-    return image, sem_seg
 
 
 def draw(augmentation):

@@ -8,10 +8,10 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from d2_inputs import REFUSED, make_samples
 from detectron2.config import get_cfg
 from detectron2.data import (
     DatasetCatalog,
-    MetadataCatalog,
     build_batch_data_loader,
     build_detection_test_loader,
     build_detection_train_loader,
@@ -25,35 +25,6 @@ from detectron2.data.samplers import (
 )
 from PIL import Image
 from torch.utils.data import IterableDataset
-
-REFUSED = (AssertionError, ValueError, TypeError)
-PREFIX = "contract_build_"
-
-
-def make_samples(num):
-    return [
-        {
-            "image_id": i,
-            "file_name": f"{i}.png",
-            "width": 30 + 10 * (i % 2),
-            "height": 35,
-            "annotations": [{"category_id": i % 2, "iscrowd": 0, "bbox": [0, 0, 5, 5]}],
-        }
-        for i in range(num)
-    ]
-
-
-@pytest.fixture
-def register():
-    def add(name, samples, **metadata):
-        DatasetCatalog.register(PREFIX + name, lambda: samples)
-        MetadataCatalog.get(PREFIX + name).set(**metadata)
-        return PREFIX + name
-
-    yield add
-    for catalog in (DatasetCatalog, MetadataCatalog):
-        for name in [name for name in catalog if name.startswith(PREFIX)]:
-            catalog.remove(name)
 
 
 def ids(batches, num=None):

@@ -5,12 +5,11 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from d2_inputs import REFUSED
 from detectron2.data import DatasetFromList, MapDataset, ToIterableDataset
 from detectron2.data.common import AspectRatioGroupedDataset
 from detectron2.data.samplers import InferenceSampler, TrainingSampler
 from torch.utils.data import DataLoader, IterableDataset
-
-REFUSED = (AssertionError, ValueError, TypeError)
 
 
 class Numbers(IterableDataset):

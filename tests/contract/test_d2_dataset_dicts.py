@@ -4,42 +4,12 @@ import logging
 
 import pytest
 import torch
+from d2_inputs import REFUSED, make_samples
 from detectron2.data import (
-    DatasetCatalog,
-    MetadataCatalog,
     get_detection_dataset_dicts,
     print_instances_class_histogram,
 )
 from torch.utils.data import ConcatDataset, TensorDataset
-
-REFUSED = (AssertionError, ValueError, TypeError)
-PREFIX = "contract_dicts_"
-
-
-def make_samples(num):
-    return [
-        {
-            "image_id": i,
-            "file_name": f"{i}.png",
-            "width": 30 + 10 * (i % 2),
-            "height": 35,
-            "annotations": [{"category_id": i % 2, "iscrowd": 0, "bbox": [0, 0, 5, 5]}],
-        }
-        for i in range(num)
-    ]
-
-
-@pytest.fixture
-def register():
-    def add(name, samples, **metadata):
-        DatasetCatalog.register(PREFIX + name, lambda: samples)
-        MetadataCatalog.get(PREFIX + name).set(**metadata)
-        return PREFIX + name
-
-    yield add
-    for catalog in (DatasetCatalog, MetadataCatalog):
-        for name in [name for name in catalog if name.startswith(PREFIX)]:
-            catalog.remove(name)
 
 
 def test_images_without_instances_are_left_out(register):
@@ -93,8 +63,8 @@ def test_nothing_to_train_on_is_an_error(register, samples):
 def test_no_names_and_unknown_names_are_errors():
     with pytest.raises(REFUSED):
         get_detection_dataset_dicts([])
-    with pytest.raises(KeyError, match=PREFIX + "unknown"):
-        get_detection_dataset_dicts(PREFIX + "unknown")
+    with pytest.raises(KeyError, match="contract_unknown"):
+        get_detection_dataset_dicts("contract_unknown")
 
 
 def test_torch_datasets_pass_through(register):

@@ -6,15 +6,14 @@ import numpy as np
 import pycocotools.mask as mask_util
 import pytest
 import torch
+from d2_inputs import REFUSED, annotation
 from detectron2.config import get_cfg
 from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.data.datasets import load_sem_seg
-from detectron2.structures import BoxMode
 from PIL import Image
 
-REFUSED = (AssertionError, ValueError, TypeError)
 RGB = np.random.RandomState(0).randint(0, 256, (4, 6, 3)).astype(np.uint8)
 MASK = (RGB[:, :, 0] > 100).astype(np.uint8)
 RLE = mask_util.encode(np.asfortranarray(MASK))
@@ -25,17 +24,6 @@ def rgb_file(tmp_path):
     path = tmp_path / "rgb.png"
     Image.fromarray(RGB).save(path)
     return str(path)
-
-
-def annotation(**changes):
-    values = {
-        "bbox": [1, 1, 4, 3],
-        "bbox_mode": BoxMode.XYWH_ABS,
-        "category_id": 3,
-        "iscrowd": 0,
-        "segmentation": [[1.0, 1, 5, 1, 5, 4, 1, 4]],
-    }
-    return {**values, **changes}
 
 
 @pytest.fixture

@@ -4,28 +4,14 @@ import numpy as np
 import pycocotools.mask as mask_util
 import pytest
 import torch
+from d2_inputs import POLYGON, REFUSED, annotation
 from detectron2.data import MetadataCatalog
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, PolygonMasks
 
-REFUSED = (AssertionError, ValueError, TypeError)
-POLYGON = [1.0, 1, 5, 1, 5, 4, 1, 4]
 MASK = (np.random.RandomState(0).rand(4, 6) > 0.4).astype(np.uint8)
 RLE = mask_util.encode(np.asfortranarray(MASK))
-
-
-def annotation(**changes):
-    values = {
-        "bbox": [1, 1, 4, 3],
-        "bbox_mode": BoxMode.XYWH_ABS,
-        "category_id": 3,
-        "iscrowd": 0,
-        "segmentation": [list(POLYGON)],
-    }
-    return {**values, **changes}
-
-
 FLIP_AND_DOUBLE = T.TransformList([T.HFlipTransform(6), T.ResizeTransform(4, 6, 8, 12)])
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from d2_inputs import REFUSED
 from detectron2.data.samplers import (
     InferenceSampler,
     RandomSubsetTrainingSampler,
@@ -14,7 +15,6 @@ from detectron2.data.samplers import (
 )
 from detectron2.utils import comm
 
-REFUSED = (AssertionError, ValueError, TypeError)
 FACTORS = torch.tensor([1.0, 1.5, 2.2])
 
 MAKE = {

@@ -2,19 +2,9 @@
 
 import numpy as np
 import pytest
+from d2_inputs import REFUSED, image_and_sem_seg
 from detectron2.data import transforms as T
 from PIL import Image
-
-REFUSED = (AssertionError, ValueError, TypeError)
-IGNORE = 255
-
-
-def image_and_sem_seg():  # (40,60,3) uint8, (40,60) uint8
-    rows, columns = np.mgrid[:40, :60]
-    image = np.stack([rows * 4, columns * 3, rows + columns], axis=2).astype(np.uint8)
-    sem_seg = ((rows // 10 + columns // 20) % 3).astype(np.uint8)
-    sem_seg[rows % 7 == 0] = IGNORE
-    return image, sem_seg
 
 
 # ------------------------------------------------------------------------------------------ resize
