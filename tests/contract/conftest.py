@@ -3,7 +3,7 @@
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-PREFIX = "contract_"
+PREFIX = "contract_dataset_"
 
 
 @pytest.fixture

@@ -63,8 +63,8 @@ def test_nothing_to_train_on_is_an_error(register, samples):
 def test_no_names_and_unknown_names_are_errors():
     with pytest.raises(REFUSED):
         get_detection_dataset_dicts([])
-    with pytest.raises(KeyError, match="contract_unknown"):
-        get_detection_dataset_dicts("contract_unknown")
+    with pytest.raises(KeyError, match="no_such_dataset"):
+        get_detection_dataset_dicts("no_such_dataset")
 
 
 def test_torch_datasets_pass_through(register):
