@@ -4,19 +4,12 @@ import os
 import pickle
 import random
 
-import mask2former
-
-# isort: split
 import numpy as np
 import pytest
 import torch
-from torch import nn
-
-if mask2former.DETECTRON2_PROVIDER != "embedded":
-    pytest.skip("what the embedded detectron2 does beyond the real one", allow_module_level=True)
-
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.checkpoint.safe_load import load_plain
+from torch import nn
 
 
 class Attack:

@@ -5,14 +5,7 @@ import socket
 import threading
 import time
 
-import mask2former
-
-# isort: split
 import pytest
-
-if mask2former.DETECTRON2_PROVIDER != "embedded":
-    pytest.skip("what the embedded detectron2 does beyond the real one", allow_module_level=True)
-
 from detectron2.config import CfgNode, get_cfg
 from detectron2.utils import file_io
 from detectron2.utils.file_io import PathManager
