@@ -1,7 +1,7 @@
 """The optimizer: parameter groups as the official training has them, and gradient clipping."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from detectron2.config import CfgNode
@@ -86,7 +86,7 @@ def clipped(
     max_norm, norm_type = clip.CLIP_VALUE, clip.NORM_TYPE
 
     class FullModelClipping(optimizer_class):
-        def step(self, closure=None):
+        def step(self, closure: Callable[[], float] | None = None) -> float | None:
             parameters = itertools.chain(*(group["params"] for group in self.param_groups))
             nn.utils.clip_grad_norm_(parameters, max_norm, norm_type)
             return super().step(closure)

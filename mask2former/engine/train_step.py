@@ -5,7 +5,7 @@ import math
 import random
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from typing import Any
 
@@ -100,7 +100,7 @@ class TrainStep(SimpleTrainer):
             self.grad_scaler.scale(total / self.accumulate_steps).backward()
         return losses
 
-    def _autocast(self):
+    def _autocast(self) -> AbstractContextManager:
         if self.amp_dtype is None:
             return nullcontext()
         return devices.autocast(self.device.type, self.amp_dtype)

@@ -7,7 +7,7 @@ import math
 import os
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -149,7 +149,9 @@ class Trainer(DefaultTrainer):
         return build_optimizer(cfg, model)
 
     @classmethod
-    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer):
+    def build_lr_scheduler(
+        cls, cfg: CfgNode, optimizer: torch.optim.Optimizer
+    ) -> torch.optim.lr_scheduler.LRScheduler:
         return build_lr_scheduler(cfg, optimizer)
 
     @classmethod
@@ -165,7 +167,12 @@ class Trainer(DefaultTrainer):
         return build_evaluator(cfg, dataset_name, inference_dir(cfg))
 
     @classmethod
-    def test(cls, cfg: CfgNode, model: nn.Module, evaluators=None) -> OrderedDict:
+    def test(
+        cls,
+        cfg: CfgNode,
+        model: nn.Module,
+        evaluators: Sequence[DatasetEvaluator] | DatasetEvaluator | None = None,
+    ) -> OrderedDict:
         """DefaultTrainer's; the results are also in OUTPUT_DIR/inference/results.json."""
         results = super().test(cfg, model, evaluators)
         if comm.is_main_process():

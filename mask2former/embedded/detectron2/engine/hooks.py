@@ -234,7 +234,7 @@ class LRScheduler(HookBase):
         self._scheduler = scheduler
 
     @property
-    def scheduler(self):
+    def scheduler(self) -> torch.optim.lr_scheduler.LRScheduler | ParamScheduler:
         return self._scheduler or self.trainer.scheduler
 
     def before_train(self) -> None:

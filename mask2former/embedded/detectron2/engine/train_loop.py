@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,9 @@ class HookBase:
         return {}
 
 
-def _log_failure(exc_type, exc, trace) -> None:
+def _log_failure(
+    exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+) -> None:
     if exc_type is not None and issubclass(exc_type, Exception):
         logger.error("Exception during training:", exc_info=(exc_type, exc, trace))
 
@@ -203,7 +206,7 @@ class SimpleTrainer(TrainerBase):
             )
         self._optimizer_step()
 
-    def _forward(self, data) -> tuple[Mapping[str, torch.Tensor], torch.Tensor]:
+    def _forward(self, data: Any) -> tuple[Mapping[str, torch.Tensor], torch.Tensor]:
         """The losses by name, and the one to differentiate."""
         losses = self.model(data)
         if isinstance(losses, torch.Tensor):
@@ -328,7 +331,7 @@ class AMPTrainer(SimpleTrainer):
         self.precision = precision
         self.log_grad_scaler = log_grad_scaler
 
-    def _forward(self, data) -> tuple[Mapping[str, torch.Tensor], torch.Tensor]:
+    def _forward(self, data: Any) -> tuple[Mapping[str, torch.Tensor], torch.Tensor]:
         with torch.autocast(self._device_type, dtype=self.precision):
             return super()._forward(data)
 

@@ -7,7 +7,7 @@ import datetime
 import logging
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping, MutableSequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence
 from typing import Any
 
 import torch
@@ -84,7 +84,7 @@ class _Stopwatch:
 
 def inference_on_dataset(
     model: Callable[[list[dict]], list],
-    data_loader,
+    data_loader: Iterable[list[dict]],
     evaluator: DatasetEvaluator | list[DatasetEvaluator] | None,
     callbacks: Mapping[str, Callable[[], None]] | None = None,
 ) -> dict[str, Any]:

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from detectron2.config import CfgNode
+
 
 def print_csv_format(results: Mapping[str, Any]) -> None:
     """Log the metrics of each task as two comma-separated lines: names, then numbers.
@@ -27,7 +29,7 @@ def print_csv_format(results: Mapping[str, Any]) -> None:
         logger.info("copypaste: " + ",".join(f"{value:.4f}" for value in overall.values()))
 
 
-def verify_results(cfg, results: Mapping[str, Mapping[str, float]]) -> bool:
+def verify_results(cfg: CfgNode, results: Mapping[str, Mapping[str, float]]) -> bool:
     """Compare with cfg.TEST.EXPECTED_RESULTS, a list of [task, metric, expected, tolerance].
 
     Ends the program with exit code 1 if a metric is missing, not finite, or too far off.
