@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from mask2former.data.datasets.cityscapes import register_all_cityscapes
 from mask2former.data.mini_cityscapes import MiniSpec, ensure_mini_cityscapes
@@ -112,7 +113,9 @@ def workplace(tmp_path, datasets, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DETECTRON2_DATASETS", str(datasets))
     register_all_cityscapes(str(datasets))
-    level = logging.root.level
+    level, num_threads = logging.root.level, torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the processes: sums of other parts round to other digits
     yield Workplace(tmp_path, datasets)
+    torch.set_num_threads(num_threads)
     logging.root.setLevel(level)
     register_all_cityscapes(os.getenv("DETECTRON2_DATASETS", "datasets"))
