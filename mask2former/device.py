@@ -5,7 +5,7 @@ A new accelerator is one entry in `ACCELERATORS`. Everything else asks this file
 
 import importlib
 import importlib.util
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -33,7 +33,7 @@ ACCELERATORS = (
 _BY_TYPE = {a.type: a for a in ACCELERATORS}
 
 # What each runtime writes when its memory is full.
-_OUT_OF_MEMORY = ("out of memory. Tried to allocate", "can't allocate memory")
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 
 
 def _module(device_type: str) -> ModuleType | None:
@@ -49,7 +49,8 @@ def device_count(device_type: str) -> int:
     if device_type == "cpu":
         return 1
     module = _module(device_type)
-    if module is None or not module.is_available():
+    # torch 2.4 has no torch.mps.is_available; there, device_count tells it as well.
+    if module is None or not getattr(module, "is_available", module.device_count)():
         return 0
     return module.device_count()
 
@@ -100,8 +101,13 @@ def amp_dtype(device_type: str, name: str = "auto") -> torch.dtype:
     """The type that mixed precision computes in on this device (SOLVER.AMP.DTYPE).
 
     Raises:
-        ValueError: the device type has no such mixed precision.
+        ValueError: the device type has no such mixed precision, or this torch none for it.
     """
+    if not torch.amp.is_autocast_available(device_type):
+        raise ValueError(
+            f"SOLVER.AMP.ENABLED=True, but torch {torch.__version__} has no mixed precision on "
+            f"{device_type}; set it to False"
+        )
     dtypes = _BY_TYPE[device_type].amp_dtypes
     if name == "auto":
         return dtypes[0]
@@ -119,6 +125,8 @@ def autocast(device_type: str, dtype: torch.dtype, enabled: bool = True) -> Abst
 
 def full_precision(device_type: str) -> AbstractContextManager:
     """A region in which autocast is off, whatever the caller switched on."""
+    if not torch.amp.is_autocast_available(device_type):  # torch 2.4 on MPS refuses to be asked
+        return nullcontext()
     return torch.autocast(device_type, enabled=False)
 
 

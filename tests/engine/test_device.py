@@ -45,6 +45,13 @@ def test_no_module_means_no_device():
     assert devices.device_count("sdaa") == 0
 
 
+def test_a_module_that_only_counts_its_devices(fake_accelerator):
+    del fake_accelerator.is_available  # as that of MPS in torch 2.4
+    assert devices.device_count("sdaa") == 2
+    fake_accelerator.device_count = lambda: 0
+    assert devices.device_count("sdaa") == 0
+
+
 @pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:", "CPU", ""])
 def test_unknown_names_are_refused(name):
     with pytest.raises(ValueError, match="set it to auto or one of sdaa, cuda, mps, cpu"):
@@ -103,6 +110,15 @@ def test_autocast_and_the_region_without():
         assert (x @ x).dtype == torch.float32
 
 
+def test_a_device_that_this_torch_has_no_autocast_for(monkeypatch):
+    monkeypatch.setattr(torch.amp, "is_autocast_available", lambda kind: kind != "mps")
+    monkeypatch.setattr(torch, "autocast", None)  # it raises, even to switch itself off
+    with devices.full_precision("mps"):
+        pass
+    with pytest.raises(ValueError, match=r"SOLVER\.AMP\.ENABLED=True, but torch .* on mps"):
+        devices.amp_dtype("mps")
+
+
 def test_only_float16_is_scaled():
     assert not devices.grad_scaler("cpu", torch.bfloat16).is_enabled()
     assert devices.grad_scaler("cpu", torch.float16).is_enabled()
@@ -113,6 +129,8 @@ def test_only_float16_is_scaled():
     [
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), True),
         (RuntimeError("sdaa out of memory. Tried to allocate 2 GiB"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 18 GB). Tried to"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
         (ValueError("CUDA out of memory. Tried to allocate 2 GiB"), False),
