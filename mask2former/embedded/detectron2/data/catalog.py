@@ -41,7 +41,7 @@ class _DatasetCatalog(UserDict):
         self[name] = func
 
     def get(self, name: str) -> list[dict]:
-        """Call the registered function and return its samples.
+        """The samples of a dataset, loaded anew by its function.
 
         Raises:
             KeyError: no dataset has this name.

@@ -238,15 +238,14 @@ class LRScheduler(HookBase):
         return self._scheduler or self.trainer.scheduler
 
     def before_train(self) -> None:
-        self._optimizer = self._optimizer or self.trainer.optimizer
-        if isinstance(self.scheduler, ParamScheduler):
-            self._scheduler = LRMultiplier(
-                self._optimizer,
-                self.scheduler,
-                self.trainer.max_iter,
-                last_iter=self.trainer.iter - 1,
-            )
-        self._best_param_group_id = LRScheduler.get_best_param_group_id(self._optimizer)
+        trainer = self.trainer
+        if self._optimizer is None:
+            self._optimizer = trainer.optimizer
+        multiplier = self.scheduler
+        if isinstance(multiplier, ParamScheduler):
+            last_iter = trainer.iter - 1
+            self._scheduler = LRMultiplier(self._optimizer, multiplier, trainer.max_iter, last_iter)
+        self._shown_group = self.get_best_param_group_id(self._optimizer)
 
     @staticmethod
     def get_best_param_group_id(optimizer: torch.optim.Optimizer) -> int:
@@ -261,8 +260,8 @@ class LRScheduler(HookBase):
         return rates.index(Counter(rates).most_common(1)[0][0])
 
     def after_step(self) -> None:
-        lr = self._optimizer.param_groups[self._best_param_group_id]["lr"]
-        self.trainer.storage.put_scalar("lr", lr, smoothing_hint=False)
+        shown = self._optimizer.param_groups[self._shown_group]
+        self.trainer.storage.put_scalar("lr", shown["lr"], smoothing_hint=False)
         self.scheduler.step()
 
     def _has_state(self) -> bool:
@@ -273,7 +272,7 @@ class LRScheduler(HookBase):
 
     def load_state_dict(self, state_dict: dict) -> None:
         if self._has_state():
-            logger.info("Loading scheduler from state_dict ...")
+            logger.info("The learning rate goes on where the checkpoint left it")
             self.scheduler.load_state_dict(state_dict)
 
 
@@ -288,7 +287,7 @@ class EvalHook(HookBase):
             eval_period: in iterations.
             eval_function: returns metrics in dicts that may be nested. Every rank must have the
                 hook, since all wait for each other; it may return None on some.
-            eval_after_train: whether to evaluate after the last iteration.
+            eval_after_train: evaluate once more at the end.
         """
         self._period = eval_period
         self._func = eval_function
@@ -348,5 +347,5 @@ class PreciseBN(HookBase):
         if self._data_iter is None:
             self._data_iter = iter(self._data_loader)
         with EventStorage():  # what the model logs in these forwards is no part of the training
-            logger.info("Running precise-BN for %d iterations", self._num_iter)
+            logger.info("Averaging batch norm statistics over %d batches", self._num_iter)
             update_bn_stats(self._model, self._data_iter, self._num_iter)

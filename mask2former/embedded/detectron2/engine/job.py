@@ -84,18 +84,18 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
     setup_logger(output_dir, distributed_rank=rank, name="fvcore")
     logger = setup_logger(output_dir, distributed_rank=rank)
 
-    logger.info("Rank of current process: %d. World size: %d", rank, comm.get_world_size())
-    logger.info("Environment info:\n%s", collect_env_info())
-    logger.info("Command line arguments: %s", args)
+    logger.info("Rank: %d. World size: %d", rank, comm.get_world_size())
+    logger.info("Machine and packages:\n%s", collect_env_info())
+    logger.info("Arguments: %s", args)
     if getattr(args, "config_file", ""):
         with PathManager.open(args.config_file, "r") as file:
-            logger.info("Contents of args.config_file=%s:\n%s", args.config_file, file.read())
+            logger.info("The config file %s holds:\n%s", args.config_file, file.read())
     if is_recorder:
-        logger.info("Running with full config:\n%s", cfg.dump())
+        logger.info("All config keys:\n%s", cfg.dump())
         path = os.path.join(output_dir, "config.yaml")
         with PathManager.open(path, "w") as file:
             file.write(cfg.dump())
-        logger.info("Full config saved to %s", path)
+        logger.info("They are saved in %s", path)
 
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
     if not getattr(args, "eval_only", False):  # an evaluation is too short to be worth a benchmark

@@ -30,7 +30,7 @@ class HookBase:
     A hook with state defines `load_state_dict` beside `state_dict`.
     """
 
-    trainer: "TrainerBase" = None  # a weak proxy, set when the hook is registered
+    trainer: "TrainerBase" = None  # a weak proxy, from `register_hooks` on
 
     def before_train(self) -> None:
         """Before the first iteration."""
@@ -56,7 +56,7 @@ def _log_failure(
     exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
 ) -> None:
     if exc_type is not None and issubclass(exc_type, Exception):
-        logger.error("Exception during training:", exc_info=(exc_type, exc, trace))
+        logger.error("Training ended by an error:", exc_info=(exc_type, exc, trace))
 
 
 class TrainerBase:
@@ -88,7 +88,7 @@ class TrainerBase:
 
         In `after_train`, `iter == max_iter` tells that all of them went well.
         """
-        logger.info("Starting training from iteration %d", start_iter)
+        logger.info("Training iterations %d to %d", start_iter, max_iter - 1)
         self.iter = self.start_iter = start_iter
         self.max_iter = max_iter
         with EventStorage(start_iter) as self.storage, ExitStack() as at_end:
@@ -144,7 +144,9 @@ class TrainerBase:
         for name, state in state_dict.get("hooks", {}).items():
             hook = next((h for h in self._hooks if type(h).__qualname__ == name), None)
             if hook is None:
-                logger.warning("Cannot find the hook '%s', its state_dict is ignored.", name)
+                logger.warning(
+                    "The checkpoint has a state for hook %s, which this run has not", name
+                )
             else:
                 hook.load_state_dict(state)
 
@@ -184,7 +186,7 @@ class SimpleTrainer(TrainerBase):
         self._pending_write: Future | None = None
 
     def run_step(self) -> None:
-        assert self.model.training, f"[{type(self).__name__}] model was changed to eval mode!"
+        assert self.model.training, "the model was left in eval mode"
         start = time.perf_counter()
         data = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
@@ -274,7 +276,8 @@ class SimpleTrainer(TrainerBase):
         total = sum(means.values())
         if not np.isfinite(total):
             raise FloatingPointError(
-                f"Loss became infinite or NaN at iteration={cur_iter}!\nloss_dict = {means}"
+                f"the losses at iteration={cur_iter} have no finite sum: {means}; lower "
+                "SOLVER.BASE_LR or look at this iteration's data"
             )
         storage.put_scalar(f"{prefix}total_loss", total, cur_iter=cur_iter)
         if len(means) > 1:

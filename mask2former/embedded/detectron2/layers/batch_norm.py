@@ -28,12 +28,10 @@ class FrozenBatchNorm2d(nn.Module):
 
     def __init__(self, num_features: int, eps: float = 1e-5):
         super().__init__()
-        self.num_features = num_features
-        self.eps = eps
-        self.register_buffer("weight", torch.ones(num_features))
-        self.register_buffer("bias", torch.zeros(num_features))
-        self.register_buffer("running_mean", torch.zeros(num_features))
-        self.register_buffer("running_var", torch.ones(num_features) - eps)
+        self.num_features, self.eps = num_features, eps
+        identity = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0 - eps}
+        for name, value in identity.items():
+            self.register_buffer(name, torch.full((num_features,), value))
         # Only a layer that was converted from a BatchNorm2d carries (and saves) a count.
         self.register_buffer("num_batches_tracked", None)
 
@@ -147,10 +145,10 @@ class LayerNorm(nn.Module):
 
     def __init__(self, normalized_shape: int, eps: float = 1e-6):
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(normalized_shape))
-        self.bias = nn.Parameter(torch.zeros(normalized_shape))
         self.eps = eps
         self.normalized_shape = (normalized_shape,)
+        for name, value in (("weight", 1.0), ("bias", 0.0)):
+            self.register_parameter(name, nn.Parameter(torch.full(self.normalized_shape, value)))
 
     def forward(self, x: Tensor) -> Tensor:  # (B,C,H,W) -> (B,C,H,W)
         x = x.movedim(1, -1)

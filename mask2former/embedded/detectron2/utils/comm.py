@@ -127,7 +127,7 @@ def gather(data: Any, dst: int = 0, group: dist.ProcessGroup | None = None) -> l
 
 
 def shared_random_seed() -> int:
-    """A random number that is the same on every process: drawn from numpy's state on rank 0."""
+    """Rank 0 draws a number from numpy's state; all processes get it."""
     return all_gather(np.random.randint(2**31))[0]
 
 

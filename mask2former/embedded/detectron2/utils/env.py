@@ -17,7 +17,7 @@ def seed_all_rng(seed: int | None = None) -> None:
     """Seed python, numpy and torch on all devices; None draws a seed and logs it."""
     if seed is None:
         seed = int.from_bytes(os.urandom(4), "little")
-        logging.getLogger(__name__).info("Using a generated random seed %d", seed)
+        logging.getLogger(__name__).info("No seed given; this run has %d", seed)
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)  # of every device type

@@ -44,7 +44,7 @@ class Augmentation:
         raise NotImplementedError(f"{type(self).__name__} has no get_transform")
 
     def __call__(self, aug_input: "AugInput") -> Transform:
-        """Transform `aug_input` in place and return the transform that did it.
+        """Draw a transform for `aug_input`, apply it there, and return it.
 
         Raises:
             AttributeError: the input lacks something that `get_transform` asks for.
@@ -176,11 +176,14 @@ class AugInput:
 
     def transform(self, tfm: Transform) -> None:
         """Apply a transform to everything here, in place."""
-        self.image = tfm.apply_image(self.image)
-        if self.boxes is not None:
-            self.boxes = tfm.apply_box(self.boxes)
-        if self.sem_seg is not None:
-            self.sem_seg = tfm.apply_segmentation(self.sem_seg)
+        for name, apply in (
+            ("image", tfm.apply_image),
+            ("boxes", tfm.apply_box),
+            ("sem_seg", tfm.apply_segmentation),
+        ):
+            value = getattr(self, name)
+            if value is not None:
+                setattr(self, name, apply(value))
 
     def apply_augmentations(
         self, augmentations: Sequence[AugmentationOrTransform]
