@@ -86,7 +86,7 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
 
     logger.info("Rank: %d. World size: %d", rank, comm.get_world_size())
     logger.info("Machine and packages:\n%s", collect_env_info())
-    logger.info("Arguments: %s", args)
+    logger.info("Command line arguments: %s", args)
     if getattr(args, "config_file", ""):
         with PathManager.open(args.config_file, "r") as file:
             logger.info("The config file %s holds:\n%s", args.config_file, file.read())
