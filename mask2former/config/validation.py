@@ -25,6 +25,11 @@ def validate_config(cfg: CfgNode, num_processes: int = 1, eval_only: bool = Fals
         ValueError: in one sentence the key, what was found, and what to do.
     """
     device = resolve_device(cfg.MODEL.DEVICE)
+    if device.index is not None and num_processes > 1:
+        raise ValueError(
+            f"MODEL.DEVICE={cfg.MODEL.DEVICE!r} is one device, but there are {num_processes} "
+            f"processes; set it to {device.type}, of which each takes its own"
+        )
     if not cfg.OUTPUT_DIR:
         raise ValueError("OUTPUT_DIR is empty; set it to the folder that the results go to")
     _check_datasets(cfg, "TEST", is_needed=eval_only)

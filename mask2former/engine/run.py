@@ -75,6 +75,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
 def run(cfg: CfgNode, args: argparse.Namespace) -> OrderedDict | None:
     """In each process: train, or evaluate with --eval-only. Returns the evaluation's results."""
     open_console()
+    device = torch.device(cfg.MODEL.DEVICE)
+    if device.index is not None:
+        devices.set_device(device)  # or memory would be that of the device of index 0
     logger.info("detectron2: the %s one; device: %s", DETECTRON2_PROVIDER, cfg.MODEL.DEVICE)
     set_precision(cfg, args.eval_only)
     return evaluate(cfg, args.resume) if args.eval_only else train(cfg, args.resume)

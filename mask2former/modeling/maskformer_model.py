@@ -95,7 +95,8 @@ class MaskFormer(nn.Module):
             class_norm_over_ranks=mask_former.CLASS_NORM_OVER_RANKS,
         )
         test = mask_former.TEST
-        metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
+        # An evaluation needs no training set.
+        metadata = MetadataCatalog.get((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)[0])
         thing_ids = metadata.get("thing_dataset_id_to_contiguous_id", {})
         return {
             "backbone": backbone,

@@ -120,6 +120,14 @@ def test_batch_must_suit_the_processes():
         validate_config(cfg, num_processes=3)
 
 
+def test_several_processes_do_not_share_one_device(monkeypatch):
+    monkeypatch.setattr("mask2former.device.device_count", lambda kind: 2)
+    cfg = load_config(CONFIG, ["MODEL.DEVICE", "cuda:1"])
+    validate_config(cfg)
+    with pytest.raises(ValueError, match="'cuda:1' is one device, but there are 2 processes"):
+        validate_config(cfg, num_processes=2)
+
+
 def test_evaluation_needs_a_dataset():
     cfg = load_config(CONFIG, ["DATASETS.TEST", "()"])
     validate_config(cfg)

@@ -133,13 +133,20 @@ def test_all_three_outputs():
         (result,) = model([{**example(0), "height": 50, "width": 70}])
     assert result["sem_seg"].shape == (5, 50, 70)
     segment_map, segments = result["panoptic_seg"]
-    assert segment_map.shape == (50, 70)
+    assert segment_map.shape == (50, 70) and segments
     assert set(segment_map.unique().tolist()) - {0} == {s["id"] for s in segments}
     assert all(s["isthing"] == (s["category_id"] in (1, 3)) for s in segments)
     instances = result["instances"]
     assert 0 < len(instances) <= 20
     assert set(instances.pred_classes.tolist()) <= {1, 3}
     assert torch.equal(instances.pred_boxes.tensor, tight_boxes(instances.pred_masks))
+
+
+def test_an_evaluation_needs_no_training_set():
+    name = "tiny_model_only_val"
+    MetadataCatalog.get(name).set(thing_dataset_id_to_contiguous_id={21: 1})
+    model = build("DATASETS.TRAIN", (), "DATASETS.TEST", (name,))
+    assert model.thing_classes == {1}
 
 
 def test_instances_of_all_classes_without_panoptic():
