@@ -27,7 +27,8 @@ def get_config_file(name: str) -> str:
         if (root / name).is_file():
             return str(root / name)
     have = {str(p.relative_to(root)) for root in CONFIG_ROOTS for p in root.rglob("*.yaml")}
-    raise FileNotFoundError(f"{name}: no such config{nearest(name, have)}")
+    hint = nearest(name, have) or "; give its path, or the name of one in configs/"
+    raise FileNotFoundError(f"{name}: no such config{hint}")
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -66,33 +67,53 @@ def _find(config_file: str) -> str:
 
 
 def _merge_file(cfg: CfgNode, path: str) -> None:
-    values = _read_yaml(path)
-    known = set(_flat_keys(cfg))
-    for key in _flat_keys(values):
-        _check_known(key, known, path)
+    _check_file(cfg, path)
     try:
         cfg.merge_from_file(path, allow_unsafe=False)
     except ValueError as error:
         raise ValueError(f"{path}: {_type_problem(cfg, error)}") from error
 
 
-def _read_yaml(path: str) -> Mapping:
-    """The file over its _BASE_ files, read as plain data."""
+def _check_file(cfg: CfgNode, path: str, above: tuple[str, ...] = ()) -> None:
+    """Refuse a file, and those it stands on, that detectron2 could not merge into `cfg`.
+
+    Args:
+        above: the files that stand on this one.
+    """
+    chain = (*above, os.path.realpath(path))
+    if chain[-1] in above:
+        raise ValueError(f"{path}: stands on itself ({' -> '.join(chain)}); correct its _BASE_")
+    values = _read_yaml(path)
+    bases = values.pop("_BASE_", [])
+    version = values.get("VERSION", cfg.VERSION)
+    if version != cfg.VERSION:
+        raise ValueError(f"{path}: VERSION is {version}; convert the file to {cfg.VERSION}")
+    known = set(_flat_keys(cfg))
+    for key in _flat_keys(values):
+        _check_known(key, known, path)
+    for base in bases if isinstance(bases, list) else [bases]:
+        if not isinstance(base, str):
+            raise ValueError(f"{path}: its _BASE_ is {base!r}; give the path of a config")
+        if "://" in base:  # detectron2 downloads it
+            continue
+        base = os.path.join(os.path.dirname(path), os.path.expanduser(base))
+        if not os.path.isfile(base):
+            raise FileNotFoundError(f"{path}: its _BASE_ {base} does not exist; correct the path")
+        _check_file(cfg, base, chain)
+
+
+def _read_yaml(path: str) -> dict:
+    """What stands in the file itself, read as plain data."""
     with open(path, encoding="utf-8") as file:
         try:
-            top = yaml.safe_load(file)
+            values = yaml.safe_load(file)
         except yaml.YAMLError as error:
             raise ValueError(_yaml_problem(path, error)) from error
-    if not isinstance(top, dict):
-        raise ValueError(f"{path}: holds {top!r}; a config is a mapping of keys to values")
-    try:
-        return CfgNode.load_yaml_with_base(path, allow_unsafe=False)
-    except yaml.YAMLError as error:
-        raise ValueError(_yaml_problem(path, error)) from error
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{path}: its _BASE_ {error.filename} does not exist; correct the path"
-        ) from error
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: no text ({error.reason}); give a YAML file") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: holds {values!r}; a config is a mapping of keys to values")
+    return values
 
 
 def _yaml_problem(path: str, error: yaml.YAMLError) -> str:
@@ -108,6 +129,9 @@ def _yaml_problem(path: str, error: yaml.YAMLError) -> str:
 
 
 def _merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
+    for word in opts:
+        if word.startswith("--"):  # what follows the first pair is not looked at for options
+            raise ValueError(f"command line: put {word} before the KEY VALUE pairs")
     if len(opts) % 2:
         raise ValueError(
             f"command line: {' '.join(opts)!r} is not a list of KEY VALUE pairs; "
@@ -148,7 +172,7 @@ def _type_problem(cfg: CfgNode, error: ValueError) -> str:
         return f"{key} is a group of keys, not a value; set one of {', '.join(default)}"
     given = str(error).rpartition(" vs. ")[-1].partition(") for config key")[0]
     kind = type(default).__name__
-    return f"{key}={given} is of another type than its default {default!r}; give a {kind}"
+    return f"{key}={given} is of another type than its default {default!r}; give one of type {kind}"
 
 
 def _one_line(error: Exception) -> str:
