@@ -2,6 +2,7 @@
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 
 from mask2former.config.files import nearest
 from mask2former.device import amp_dtype, resolve_device
@@ -12,6 +13,13 @@ _DEFAULT_CLASS_LIST = "stuff_classes"
 
 # The architectures whose number of classes is MODEL.SEM_SEG_HEAD.NUM_CLASSES.
 _SEM_SEG_ARCHITECTURES = ("MaskFormer", "SemanticSegmentor")
+
+_SCHEDULERS = (
+    "WarmupPolyLR",
+    "WarmupMultiStepLR",
+    "WarmupCosineLR",
+    "WarmupStepWithFixedGammaLR",
+)
 
 
 def validate_config(cfg: CfgNode, num_processes: int = 1, eval_only: bool = False) -> None:
@@ -32,6 +40,7 @@ def validate_config(cfg: CfgNode, num_processes: int = 1, eval_only: bool = Fals
         )
     if not cfg.OUTPUT_DIR:
         raise ValueError("OUTPUT_DIR is empty; set it to the folder that the results go to")
+    _check_parts(cfg.MODEL)
     _check_datasets(cfg, "TEST", is_needed=eval_only)
     if eval_only:
         return
@@ -39,6 +48,20 @@ def validate_config(cfg: CfgNode, num_processes: int = 1, eval_only: bool = Fals
     _check_solver(cfg, num_processes)
     if cfg.SOLVER.AMP.ENABLED:
         amp_dtype(device.type, cfg.SOLVER.AMP.DTYPE)
+
+
+def _check_parts(model: CfgNode) -> None:
+    choices = [
+        ("META_ARCHITECTURE", model.META_ARCHITECTURE, META_ARCH_REGISTRY),
+        ("BACKBONE.NAME", model.BACKBONE.NAME, BACKBONE_REGISTRY),
+    ]
+    if model.META_ARCHITECTURE in _SEM_SEG_ARCHITECTURES:
+        choices.append(("SEM_SEG_HEAD.NAME", model.SEM_SEG_HEAD.NAME, SEM_SEG_HEADS_REGISTRY))
+    for key, name, registry in choices:
+        if name not in registry:
+            known = [known for known, _ in registry]
+            hint = nearest(name, known) or f"; set it to one of {', '.join(known)}"
+            raise ValueError(f"MODEL.{key}: unknown name {name}{hint}")
 
 
 def _check_datasets(cfg: CfgNode, split: str, is_needed: bool) -> None:
@@ -82,3 +105,8 @@ def _check_solver(cfg: CfgNode, num_processes: int) -> None:
         )
     if solver.OPTIMIZER not in ("ADAMW", "SGD"):
         raise ValueError(f"SOLVER.OPTIMIZER={solver.OPTIMIZER!r}; set it to ADAMW or SGD")
+    if solver.LR_SCHEDULER_NAME not in _SCHEDULERS:
+        raise ValueError(
+            f"SOLVER.LR_SCHEDULER_NAME={solver.LR_SCHEDULER_NAME!r}; "
+            f"set it to one of {', '.join(_SCHEDULERS)}"
+        )

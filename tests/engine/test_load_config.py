@@ -57,10 +57,37 @@ def test_the_attack_would_work_on_a_careless_reader(tmp_path):
     assert mark.is_dir()
 
 
-@pytest.mark.parametrize("text", ["MODEL: [", "- 1\n- 2\n", "", "just words"])
-def test_what_is_no_mapping_is_refused(tmp_path, text):
-    path = write(tmp_path, text)
-    assert path in refused(path)
+@pytest.mark.parametrize("content", [b"MODEL: [", b"- 1\n- 2\n", b"", b"words", b"\xff\xfe"])
+def test_what_is_no_mapping_is_refused(tmp_path, content):
+    path = tmp_path / "config.yaml"
+    path.write_bytes(content)
+    assert str(path) in refused(str(path))
+    top = tmp_path / "top.yaml"
+    top.write_text("_BASE_: config.yaml\n")
+    assert refused(str(top)).startswith(str(path))
+
+
+def test_files_that_stand_on_each_other(tmp_path):
+    (tmp_path / "other.yaml").write_text("_BASE_: config.yaml\n")
+    path = write(tmp_path, "_BASE_: other.yaml\n")
+    assert refused(path).startswith(f"{path}: stands on itself ({path} -> {tmp_path}/other.yaml")
+
+
+def test_a_file_may_stand_twice_under_another(tmp_path):
+    (tmp_path / "low.yaml").write_text("SEED: 5\n")
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.yaml").write_text("_BASE_: low.yaml\n")
+    assert load_config(write(tmp_path, "_BASE_: [one.yaml, two.yaml]\n")).SEED == 5
+
+
+@pytest.mark.parametrize("base", ["", "5", "[3]"])
+def test_base_that_is_no_path(tmp_path, base):
+    path = write(tmp_path, f"_BASE_: {base}\n")
+    assert refused(path).startswith(f"{path}: its _BASE_ is ")
+
+
+def test_config_of_another_version(tmp_path):
+    assert "VERSION is 1; convert" in refused(write(tmp_path, "VERSION: 1\n"))
 
 
 def test_missing_base_is_named(tmp_path):
@@ -72,6 +99,9 @@ def test_unknown_key_in_a_file_names_the_nearest(tmp_path):
     sentence = refused(path)
     assert path in sentence and "SOLVER.MAX_ITERS" in sentence
     assert "did you mean SOLVER.MAX_ITER?" in sentence
+    top = tmp_path / "top.yaml"
+    top.write_text("_BASE_: config.yaml\n")
+    assert refused(str(top)) == sentence  # the key stands in the lower file
 
 
 def test_unknown_key_on_the_command_line_names_the_nearest():
@@ -89,6 +119,7 @@ def test_value_of_another_type(tmp_path):
 
 def test_odd_number_of_words():
     assert "'7' is left over" in refused(CONFIG, ["SOLVER.MAX_ITER", "3", "7"])
+    assert "put --resume before" in refused(CONFIG, ["SOLVER.MAX_ITER", "3", "--resume"])
 
 
 @pytest.mark.parametrize(
@@ -101,6 +132,10 @@ def test_odd_number_of_words():
         (["SOLVER.IMS_PER_BATCH", "7", "SOLVER.ACCUMULATE_STEPS", "2"], "multiple of 2"),
         (["SOLVER.MAX_ITER", "0"], "SOLVER.MAX_ITER=0"),
         (["SOLVER.OPTIMIZER", "ADAM"], "set it to ADAMW or SGD"),
+        (["SOLVER.LR_SCHEDULER_NAME", "Poly"], "set it to one of WarmupPolyLR, "),
+        (["MODEL.META_ARCHITECTURE", "MaskForner"], "did you mean MaskFormer?"),
+        (["MODEL.BACKBONE.NAME", "?"], "MODEL.BACKBONE.NAME: unknown name ?; set it to one of"),
+        (["MODEL.SEM_SEG_HEAD.NAME", "MaskHead"], "did you mean MaskFormerHead?"),
         (["MODEL.DEVICE", "gpu"], "MODEL.DEVICE='gpu'"),
         (["SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.DTYPE", "int8"], "SOLVER.AMP.DTYPE='int8'"),
         (["OUTPUT_DIR", ""], "OUTPUT_DIR is empty"),

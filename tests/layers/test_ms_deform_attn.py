@@ -139,6 +139,8 @@ def test_auto_takes_the_highest_rank_that_runs_and_says_so_once(caplog, monkeypa
 def test_unknown_op_names_the_known_ones():
     with pytest.raises(ValueError, match="'Nonsense'; set it to auto, Reference"):
         build_ms_deform_attn("Nonsense", "cpu")
+    with pytest.raises(ValueError, match="'Nonsense'"):  # said before there is any input
+        MSDeformAttn(dim=8, num_levels=1, num_heads=4, num_points=1, op_name="Nonsense")
 
 
 def test_heads_must_divide_channels():

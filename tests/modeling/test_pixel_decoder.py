@@ -104,3 +104,5 @@ def test_head_that_is_no_pixel_decoder():
         SEM_SEG_HEADS_REGISTRY.register(NoPixelDecoder)
     with pytest.raises(ValueError, match="'NoPixelDecoder' has no forward_features"):
         build("MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME", "NoPixelDecoder")
+    with pytest.raises(ValueError, match="'Nonsense' is not registered"):
+        build("MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME", "Nonsense")

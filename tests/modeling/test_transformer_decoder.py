@@ -134,3 +134,8 @@ def test_early_name_of_the_query_features_loads():
 def test_number_of_layers_must_count_the_queries():
     with pytest.raises(ValueError, match="DEC_LAYERS=0"):
         build("MODEL.MASK_FORMER.DEC_LAYERS", 0)
+
+
+def test_unknown_decoder_names_the_known_ones():
+    with pytest.raises(ValueError, match="='Nonsense'; set it to one of MultiScaleMasked"):
+        build("MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME", "Nonsense")

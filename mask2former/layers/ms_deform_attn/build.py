@@ -44,6 +44,18 @@ class MSDeformAttnOp:
         raise NotImplementedError
 
 
+def check_name(name: str) -> None:
+    """
+    Raises:
+        ValueError: no op is called so.
+    """
+    known = ["auto", *(op for op, _ in MS_DEFORM_ATTN_REGISTRY)]
+    if name not in known:
+        raise ValueError(
+            f"MODEL.SEM_SEG_HEAD.MS_DEFORM_ATTN={name!r}; set it to {', '.join(known)}"
+        )
+
+
 @functools.cache  # so the choice is made, and logged, once a process
 def build_ms_deform_attn(name: str, device_type: str) -> type[MSDeformAttnOp]:
     """The op called `name` in the registry; "auto": the fastest that runs on the device type.
@@ -51,6 +63,7 @@ def build_ms_deform_attn(name: str, device_type: str) -> type[MSDeformAttnOp]:
     Raises:
         ValueError: there is no such op, or it does not run there.
     """
+    check_name(name)
     ops: dict[str, type[MSDeformAttnOp]] = dict(MS_DEFORM_ATTN_REGISTRY)
     refusals = {known: op.why_not(device_type) for known, op in ops.items()}
     if name == "auto":
@@ -58,10 +71,6 @@ def build_ms_deform_attn(name: str, device_type: str) -> type[MSDeformAttnOp]:
         name = max(usable, key=lambda known: ops[known].rank)
         others = [f"not {known}: {why}" for known, why in refusals.items() if why]
         reason = "; ".join(["the fastest that runs there", *others])
-    elif name not in ops:
-        raise ValueError(
-            f"MODEL.SEM_SEG_HEAD.MS_DEFORM_ATTN={name!r}; set it to auto, {', '.join(ops)}"
-        )
     elif refusals[name]:
         raise ValueError(
             f"MODEL.SEM_SEG_HEAD.MS_DEFORM_ATTN={name!r} does not run on {device_type}: "

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mask2former.layers.ms_deform_attn.build import build_ms_deform_attn
+from mask2former.layers.ms_deform_attn.build import build_ms_deform_attn, check_name
 
 
 class MSDeformAttn(nn.Module):
@@ -27,11 +27,12 @@ class MSDeformAttn(nn.Module):
         Args:
             op_name: entry of MS_DEFORM_ATTN_REGISTRY, or "auto".
         Raises:
-            ValueError: dim is not a multiple of num_heads.
+            ValueError: dim is not a multiple of num_heads, or there is no such op.
         """
         super().__init__()
         if dim % num_heads:
             raise ValueError(f"{dim} channels do not divide into {num_heads} attention heads")
+        check_name(op_name)  # the device, and so whether it runs there, is known later only
         self.num_heads = num_heads
         self.num_levels = num_levels
         self.num_points = num_points

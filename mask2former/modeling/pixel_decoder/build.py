@@ -14,9 +14,14 @@ def build_pixel_decoder(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> nn.M
     three maps from low to high resolution.
 
     Raises:
-        ValueError: that head is not a pixel decoder.
+        ValueError: there is no such head, or it is not a pixel decoder.
     """
     name = cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME
+    if name not in SEM_SEG_HEADS_REGISTRY:
+        raise ValueError(
+            f"MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME={name!r} is not registered; "
+            "set it to a pixel decoder, e.g. MSDeformAttnPixelDecoder"
+        )
     decoder = SEM_SEG_HEADS_REGISTRY.get(name)(cfg, input_shape)
     if not callable(getattr(decoder, "forward_features", None)):
         raise ValueError(

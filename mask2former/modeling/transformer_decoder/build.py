@@ -14,6 +14,15 @@ Modules called with (features, pixel_feature) that return "pred_logits" (B,Q,K+1
 def build_transformer_decoder(
     cfg: CfgNode, in_channels: int, mask_classification: bool = True
 ) -> nn.Module:
-    """The decoder that MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME names."""
+    """The decoder that MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME names.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
     name = cfg.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME
+    if name not in TRANSFORMER_DECODER_REGISTRY:
+        known = ", ".join(known for known, _ in TRANSFORMER_DECODER_REGISTRY)
+        raise ValueError(
+            f"MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME={name!r}; set it to one of {known}"
+        )
     return TRANSFORMER_DECODER_REGISTRY.get(name)(cfg, in_channels, mask_classification)
