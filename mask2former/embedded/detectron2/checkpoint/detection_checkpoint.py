@@ -1,7 +1,7 @@
 """`DetectionCheckpointer`: fvcore's, for the model zoo's formats as well."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, BinaryIO
 from urllib.parse import parse_qs
 
@@ -12,9 +12,7 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from .safe_load import load_plain
-from .weight_names import from_caffe2, from_torchvision, is_torchvision_resnet, match_names
-
-_HEURISTICS = "matching_heuristics"
+from .weight_names import HEURISTICS, as_checkpoint, match_names
 
 
 class DetectionCheckpointer(Checkpointer):
@@ -59,7 +57,7 @@ class DetectionCheckpointer(Checkpointer):
             return super().load(path, *args, **kwargs)
         name, _, query = path.partition("?")
         options = parse_qs(query)
-        self._use_heuristics = options.pop(_HEURISTICS, None) == ["True"]
+        self._use_heuristics = options.pop(HEURISTICS, None) == ["True"]
         if options:
             raise ValueError(f"{path}: unknown query {', '.join(options)}; take it away")
         local = self.path_manager.get_local_path(name)
@@ -68,14 +66,13 @@ class DetectionCheckpointer(Checkpointer):
         return super().load(local, *args, **kwargs)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        data = _as_mapping(load_plain(filename), filename)
-        data = _as_checkpoint(dict(data), filename)
+        data = as_checkpoint(load_plain(filename), filename)
         if self._use_heuristics:
-            data[_HEURISTICS] = True
+            data[HEURISTICS] = True
         return data
 
     def _load_model(self, checkpoint: dict[str, Any]) -> _IncompatibleKeys:
-        if checkpoint.get(_HEURISTICS, False):
+        if checkpoint.get(HEURISTICS, False):
             self._convert_ndarray_to_tensor(checkpoint["model"])
             checkpoint["model"] = match_names(self.model.state_dict(), checkpoint["model"])
         incompatible = super()._load_model(checkpoint)
@@ -109,32 +106,6 @@ class DetectionCheckpointer(Checkpointer):
         """Let `resume_or_load` resume from this file of `save_dir`."""
         path = os.path.join(self.save_dir, "last_checkpoint")
         _write_whole(path, lambda file: file.write(last_filename_basename.encode()))
-
-
-def _as_mapping(value: Any, filename: str) -> Mapping:
-    if not isinstance(value, Mapping):
-        raise ValueError(
-            f"{filename}: holds a {type(value).__name__} in place of named weights; give another"
-        )
-    return value
-
-
-def _as_checkpoint(data: dict[str, Any], filename: str) -> dict[str, Any]:
-    """The formats of other projects, as ours: {"model": ..., "matching_heuristics": ...}."""
-    if filename.endswith(".pkl") and "model" not in data:
-        # Caffe2's detection models have blobs, its classifiers are bare.
-        blobs = _as_mapping(data.get("blobs", data), filename)
-        weights = {from_caffe2(k): v for k, v in blobs.items() if not k.endswith("_momentum")}
-        return {"model": weights, _HEURISTICS: True, "__author__": "Caffe2"}
-    if filename.endswith(".pyth") and "model_state" in data:
-        return {"model": data["model_state"], _HEURISTICS: True, "__author__": "pycls"}
-    if "model" not in data:
-        data = {"model": data}
-    weights = _as_mapping(data["model"], filename)
-    if is_torchvision_resnet(weights):
-        weights = {from_torchvision(name): value for name, value in weights.items()}
-        return {"model": weights, _HEURISTICS: True, "__author__": "torchvision"}
-    return data
 
 
 def _keep(names: list[str], is_kept: Callable[[str], bool]) -> None:

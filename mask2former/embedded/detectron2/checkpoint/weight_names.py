@@ -1,10 +1,16 @@
-"""From the names of other projects' weights to those of the model at hand."""
+"""From the weight files and names of other projects to those of the model at hand.
+
+Stands on torch alone, so that others may use it beside any detectron2.
+"""
 
 import logging
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
+
+HEURISTICS = "matching_heuristics"  # key of a file whose names are those of a bare network
 
 _C2_NORM = {
     "s": "weight",
@@ -64,6 +70,45 @@ def from_torchvision(name: str) -> str:
     for pattern, replacement in _TORCHVISION:
         name = re.sub(pattern, replacement, name)
     return name
+
+
+def as_checkpoint(data: Any, path: str) -> dict[str, Any]:
+    """The contents of any project's weight file as DetectionCheckpointer saves them.
+
+    Args:
+        path: of the file; its ending tells whose it may be.
+
+    Returns:
+        a dict with "model", names to tensors or arrays, and what else the file holds; with
+        "matching_heuristics" if the names are those of a bare backbone.
+
+    Raises:
+        ValueError: there are no named weights in it.
+    """
+    data = dict(_as_mapping(data, path))
+    if path.endswith(".pkl") and "model" not in data:
+        # Caffe2's detection models have blobs, its classifiers are bare.
+        blobs = _as_mapping(data.get("blobs", data), path)
+        weights = {from_caffe2(k): v for k, v in blobs.items() if not k.endswith("_momentum")}
+        return {"model": weights, HEURISTICS: True, "__author__": "Caffe2"}
+    if path.endswith(".pyth") and "model_state" in data:
+        weights = _as_mapping(data["model_state"], path)
+        return {"model": weights, HEURISTICS: True, "__author__": "pycls"}
+    if "model" not in data:
+        data = {"model": data}
+    weights = _as_mapping(data["model"], path)
+    if is_torchvision_resnet(weights):
+        weights = {from_torchvision(name): value for name, value in weights.items()}
+        return {"model": weights, HEURISTICS: True, "__author__": "torchvision"}
+    return data
+
+
+def _as_mapping(value: Any, path: str) -> Mapping:
+    if not isinstance(value, Mapping):
+        raise ValueError(
+            f"{path}: holds a {type(value).__name__} in place of named weights; give another"
+        )
+    return value
 
 
 def match_names(
