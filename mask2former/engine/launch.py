@@ -83,7 +83,7 @@ def launch(
             device_type,
         )
         main(*args)
-        dist.destroy_process_group()
+        _leave()
         return
     check_device_count(device_type, num_processes)
     if num_processes * num_machines == 1:
@@ -139,7 +139,7 @@ def _process(
         # A sentence instead of the traceback that torch would show of this process.
         sentences.put(sentence)
         raise SystemExit(EXIT_CODE) from error
-    dist.destroy_process_group()
+    _leave()
 
 
 def _join(
@@ -157,6 +157,11 @@ def _join(
     )
     comm.create_local_process_group(local_size)
     comm.synchronize()
+
+
+def _leave() -> None:
+    comm.synchronize()  # together: gloo aborts a process whose peer hangs up in mid-exchange
+    dist.destroy_process_group()
 
 
 def _free_port() -> int:
