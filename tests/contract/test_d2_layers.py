@@ -79,6 +79,15 @@ def test_depthwise_separable_convolution():
     assert layer.depthwise.bias is None
 
 
+def test_depthwise_separable_convolution_starts_as_msra_has_it():
+    torch.manual_seed(0)
+    layer = DepthwiseSeparableConv2d(256, 512)
+    # He et al. 2015 by what goes out: sqrt(2 / (channels * kernel area))
+    for conv, fan_out in ((layer.depthwise, 256 * 9), (layer.pointwise, 512)):
+        assert conv.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.05)
+        assert not conv.bias.any()
+
+
 def test_layer_norm_is_over_channels():
     torch.manual_seed(0)
     norm = LayerNorm(6)

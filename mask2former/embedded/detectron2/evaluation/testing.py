@@ -17,7 +17,6 @@ def print_csv_format(results: Mapping[str, Any]) -> None:
 
     Metrics of single classes, which have a "-" in their name, are left out.
     """
-    assert isinstance(results, Mapping) or not len(results), results
     logger = logging.getLogger(__name__)
     for task, metrics in results.items():
         if not isinstance(metrics, Mapping):

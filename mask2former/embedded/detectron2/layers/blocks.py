@@ -1,7 +1,9 @@
 """Bases of convolutional blocks."""
 
 from collections.abc import Callable
+from typing import Any
 
+from fvcore.nn.weight_init import c2_msra_fill
 from torch import Tensor, nn
 
 from .batch_norm import FrozenBatchNorm2d, get_norm
@@ -42,25 +44,17 @@ class DepthwiseSeparableConv2d(nn.Module):
         activation2: Callable[[Tensor], Tensor] | None = None,
     ):
         super().__init__()
-        self.depthwise = Conv2d(
-            in_channels,
-            in_channels,
-            kernel_size,
-            padding=padding,
-            dilation=dilation,
-            groups=in_channels,
-            bias=not norm1,
-            norm=get_norm(norm1, in_channels),
-            activation=activation1,
-        )
-        self.pointwise = Conv2d(
-            in_channels,
-            out_channels,
-            1,
-            bias=not norm2,
-            norm=get_norm(norm2, out_channels),
-            activation=activation2,
-        )
+
+        def following(channels: int, norm: str | Callable | None, activation: Any) -> dict:
+            return {"bias": not norm, "norm": get_norm(norm, channels), "activation": activation}
+
+        per_channel = {"padding": padding, "dilation": dilation, "groups": in_channels}
+        per_channel |= following(in_channels, norm1, activation1)
+        self.depthwise = Conv2d(in_channels, in_channels, kernel_size, **per_channel)
+        mixing = following(out_channels, norm2, activation2)
+        self.pointwise = Conv2d(in_channels, out_channels, kernel_size=1, **mixing)
+        for convolution in (self.depthwise, self.pointwise):
+            c2_msra_fill(convolution)
 
     def forward(self, x: Tensor) -> Tensor:  # (B,C,H,W) -> (B,C',H',W')
         return self.pointwise(self.depthwise(x))
