@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.data.detection_utils import read_image
 from detectron2.evaluation import inference_context
+from detectron2.utils.colormap import colormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import nn
@@ -90,7 +91,9 @@ def _predict(model: nn.Module, mapped: dict) -> np.ndarray:
 
 def _draw_rows(rows: Sequence[tuple], metadata: Metadata, picture_file: str) -> None:
     names = metadata.stuff_classes
-    colours = np.array(metadata.stuff_colors, np.uint8)
+    # A dataset of the user's own need not have colours.
+    colours = metadata.get("stuff_colors") or np.resize(colormap(rgb=True), (len(names), 3))
+    colours = np.array(colours, np.uint8)  # (K,3)
     height, width = rows[0][0].shape[:2]
     row_height = 4.0 * height / width
     figure = Figure(figsize=(12, len(rows) * row_height + 1.2), layout="constrained")

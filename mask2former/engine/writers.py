@@ -28,15 +28,17 @@ def write_period(max_iter: int) -> int:
 
 
 def keep_lines_before(path: str, iteration: int) -> None:
-    """Cut from metrics.json what a resumed run will do again, and a line that a kill cut short."""
+    """Cut from metrics.json what a resumed run will do again, and lines that a kill cut short."""
     if not os.path.exists(path):
         return
     kept = []
     with open(path, encoding="utf-8") as file:
         for line in file:
-            if not line.endswith("\n"):
-                break
-            if json.loads(line)["iteration"] < iteration:
+            try:
+                is_before = json.loads(line)["iteration"] < iteration
+            except json.JSONDecodeError:
+                continue
+            if is_before and line.endswith("\n"):
                 kept.append(line)
     write_atomically(path, lambda out: out.write("".join(kept).encode()))
 

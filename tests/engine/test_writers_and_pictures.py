@@ -3,7 +3,7 @@
 import json
 
 import numpy as np
-from detectron2.data import MetadataCatalog
+from detectron2.data import Metadata, MetadataCatalog
 from detectron2.utils.events import EventStorage
 from PIL import Image
 
@@ -25,6 +25,9 @@ def test_resumed_metrics_have_each_iteration_once(tmp_path):
     path = tmp_path / "metrics.json"
     lines = [json.dumps({"iteration": i, "total_loss": 1.0}) + "\n" for i in range(6)]
     path.write_text("".join(lines) + '{"iteration": 6, "tot')
+    keep_lines_before(str(path), 4)
+    assert path.read_text() == "".join(lines[:4])
+    path.write_text('{"iteration": 0, "to\0\n' + "".join(lines))  # of a machine that lost power
     keep_lines_before(str(path), 4)
     assert path.read_text() == "".join(lines[:4])
 
@@ -85,6 +88,15 @@ def test_rows_of_predictions_hold_the_classes_colours(tmp_path):
     picture = np.asarray(Image.open(tmp_path / "rows.png").convert("RGB")).reshape(-1, 3)
     shares = [(picture == np.array(metadata.stuff_colors[i])).all(1).mean() for i in (0, 13, 5)]
     assert shares[0] > 0.1 and shares[1] > 0.1 and shares[2] == 0
+
+
+def test_classes_without_colours_get_some(tmp_path):
+    metadata = Metadata(stuff_classes=[str(i) for i in range(150)])
+    image = np.full((64, 128, 3), 200, np.uint8)
+    labels = np.arange(64 * 128).reshape(64, 128) % 4
+    _draw_rows([(image, labels, labels)], metadata, str(tmp_path / "rows.png"))
+    picture = np.asarray(Image.open(tmp_path / "rows.png").convert("RGB")).reshape(-1, 3)
+    assert len(np.unique(picture[np.ptp(picture.astype(int), axis=1) > 60], axis=0)) >= 4
 
 
 def test_results_are_json_without_nan(tmp_path):
