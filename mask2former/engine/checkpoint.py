@@ -1,9 +1,9 @@
 """Checkpoints that cannot run code, are never half written, and say what does not fit."""
 
 import os
+import socket
 from collections.abc import Callable, Sequence
 from typing import Any
-from urllib.error import URLError
 from urllib.parse import parse_qs
 
 import torch
@@ -22,6 +22,8 @@ BACKBONE = "backbone."
 HARMLESS = ("num_batches_tracked", "criterion.", "pixel_mean", "pixel_std")
 
 NUM_EXAMPLES = 3
+
+DOWNLOAD_TIMEOUT = 10  # seconds without an answer; the real detectron2 would wait for minutes
 
 
 class Checkpointer(DetectionCheckpointer):
@@ -43,10 +45,23 @@ class Checkpointer(DetectionCheckpointer):
         self.must_fit = must_fit
         self._path = ""  # as the user gave it
         self._by_heuristics = False
+        self._advice = ""  # what else to do about a file that cannot be read
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """The last checkpoint, if `resume` and there is one; else only the model of `path`."""
-        self.must_fit |= resume and self.has_checkpoint()
+        """The last checkpoint, if `resume` and there is one; else only the model of `path`.
+
+        Raises:
+            FileNotFoundError, ValueError: as `load`.
+        """
+        if resume and self.has_checkpoint():
+            self.must_fit = True
+            pointer = os.path.join(self.save_dir, "last_checkpoint")
+            self._advice = f", or name an earlier checkpoint in {pointer}"
+            if not os.path.isfile(self.get_checkpoint_file()):
+                raise FileNotFoundError(
+                    f"{pointer} does not name a checkpoint beside it; write the name of one into "
+                    "it, or start anew without --resume"
+                )
         return super().resume_or_load(path, resume=resume)
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -65,19 +80,29 @@ class Checkpointer(DetectionCheckpointer):
         return super().load(self._local_path(url), *args, **kwargs)
 
     def _local_path(self, url: str) -> str:
+        usual = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
         try:
             local = self.path_manager.get_local_path(url)
-        except URLError as error:
+        except OSError as error:
+            # The embedded detectron2 has made a sentence of it already.
+            cause = error.__cause__ if isinstance(error, FileNotFoundError) else error
+            reason = getattr(cause, "reason", cause)
             raise FileNotFoundError(
-                f"{url}: cannot be downloaded ({error}); download it elsewhere and set "
+                f"{url}: cannot be downloaded ({reason}); download it elsewhere and set "
                 "MODEL.WEIGHTS to the file, or to '' to start from random weights"
             ) from error
+        finally:
+            socket.setdefaulttimeout(usual)
         if not os.path.isfile(local):
             raise FileNotFoundError(f"{url}: no such weight file; correct MODEL.WEIGHTS")
         return local
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        data = read_weights(filename)
+        try:
+            data = read_weights(filename)
+        except ValueError as error:
+            raise ValueError(f"{error}{self._advice}") from error
         if self._by_heuristics:
             data["matching_heuristics"] = True
         return data

@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import socket
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -65,6 +67,14 @@ def test_truncated_file_is_one_sentence(tmp_path, name, part):
     with pytest.raises(ValueError, match="truncated") as error:
         Checkpointer(Model()).load(str(path))
     assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_torchs_advice_to_load_without_care_is_not_passed_on(tmp_path):
+    path = tmp_path / "weights.pth"
+    path.write_text("MODEL: {WEIGHTS: ''}")
+    with pytest.raises(ValueError, match="truncated, or no file of weights") as error:
+        Checkpointer(Model()).load(str(path))
+    assert "weights_only" not in str(error.value)
 
 
 @pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"model": s, "iteration": 3}])
@@ -182,6 +192,45 @@ def test_save_and_resume(tmp_path):
     rest = reader.resume_or_load("unused.pth", resume=True)
     assert same(target, source.state_dict()) and rest["iteration"] == 9
     assert sorted(os.listdir(tmp_path)) == ["last_checkpoint", "model_0000009.pth"]
+
+
+@pytest.mark.parametrize("named", ["", "gone.pth"])
+def test_resuming_from_a_checkpoint_that_is_not_there(tmp_path, named):
+    (tmp_path / "last_checkpoint").write_text(named)
+    with pytest.raises(FileNotFoundError, match="write the name of one into it") as error:
+        Checkpointer(Model(), str(tmp_path)).resume_or_load("", resume=True)
+    assert str(error.value).startswith(str(tmp_path / "last_checkpoint"))
+
+
+def test_resuming_from_a_truncated_checkpoint_tells_the_way_back(tmp_path):
+    Checkpointer(Model(), str(tmp_path)).save("model_0000009")
+    os.truncate(tmp_path / "model_0000009.pth", 100)
+    with pytest.raises(ValueError, match="truncated") as error:
+        Checkpointer(Model(), str(tmp_path)).resume_or_load("", resume=True)
+    pointer = tmp_path / "last_checkpoint"
+    assert str(error.value).endswith(f"or name an earlier checkpoint in {pointer}")
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["real", "embedded"])
+def test_failed_download_is_one_sentence_soon(monkeypatch, wrapped):
+    """Both detectron2s: the real one lets urllib's error through, the embedded one explains it."""
+    checkpointer = Checkpointer(Model())
+    timeouts = []
+
+    def get_local_path(url):
+        timeouts.append(socket.getdefaulttimeout())
+        failure = URLError("no network")
+        if wrapped:
+            raise FileNotFoundError(f"{url}: cannot be downloaded (...); ...") from failure
+        raise failure
+
+    monkeypatch.setattr(checkpointer.path_manager, "get_local_path", get_local_path)
+    with pytest.raises(FileNotFoundError) as error:
+        checkpointer.load("detectron2://R-50.pkl")
+    sentence = str(error.value)
+    assert sentence.startswith("detectron2://R-50.pkl: cannot be downloaded (no network); ")
+    assert sentence.count("cannot be downloaded") == 1 and "MODEL.WEIGHTS" in sentence
+    assert timeouts[0] <= 10 and socket.getdefaulttimeout() is None
 
 
 def test_an_interrupted_save_leaves_the_old_file(tmp_path):

@@ -82,7 +82,9 @@ def load_plain(path: str) -> Any:
                 "state_dict"
             ) from error
         except _DAMAGED as error:
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            # Of torch's texts the first sentence; the rest advises to load without care.
+            reason = str(error).strip().partition("\n")[0].partition(". ")[0].rstrip(".")
+            reason = reason or type(error).__name__
             raise ValueError(
                 f"{path}: truncated, or no file of weights ({reason}); copy or download it again"
             ) from error

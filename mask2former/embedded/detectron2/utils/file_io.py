@@ -36,8 +36,9 @@ class _DownloadHandler(HTTPURLHandler):
                     _download(path, cached)
                 except OSError as error:
                     name = os.path.basename(cached)
+                    reason = getattr(error, "reason", error)
                     raise FileNotFoundError(
-                        f"{path}: cannot be downloaded ({error}); get {name} where there is a "
+                        f"{path}: cannot be downloaded ({reason}); get {name} where there is a "
                         f"network and give its local path instead, e.g. MODEL.WEIGHTS {name}"
                     ) from error
         return cached
