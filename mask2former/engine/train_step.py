@@ -145,10 +145,11 @@ class TrainStep(SimpleTrainer):
         files = sorted(set(chain.from_iterable(comm.all_gather(file_names))))
         found = f"iteration {self.iter}: {', '.join(bad)} not finite on {', '.join(files)}"
         if self.num_non_finite_steps >= self.max_non_finite_steps:
+            precision = "" if self.amp_dtype is None else ", or set SOLVER.AMP.ENABLED False"
             raise FloatingPointError(
                 f"{found}; so for {self.num_non_finite_steps} iterations running "
-                "(SOLVER.MAX_NON_FINITE_STEPS), so the run stops: look at these files, lower "
-                "SOLVER.BASE_LR, or set SOLVER.AMP.ENABLED False"
+                "(SOLVER.MAX_NON_FINITE_STEPS), so the run stops: look at these files, or lower "
+                f"SOLVER.BASE_LR{precision}"
             )
         logger.warning("%s; this step is left out", found)
         return False
@@ -196,13 +197,23 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
 def check_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
     """
     Raises:
-        ValueError: `state` is of an optimizer over other parameter groups.
+        ValueError: `state` is of an optimizer of another kind or over other parameter groups.
     """
     have = [len(group["params"]) for group in optimizer.param_groups]
     found = [len(group["params"]) for group in state["param_groups"]]
+    what_to_do = (
+        "resume with the config that the run began with, or start anew from its weights "
+        "(MODEL.WEIGHTS, without --resume)"
+    )
     if have != found:
         raise ValueError(
             f"the checkpoint's optimizer has groups of {found} parameters, this one of {have}; "
-            "resume with the config that the run began with, or start anew from its weights "
-            "(MODEL.WEIGHTS, without --resume)"
+            f"{what_to_do}"
         )
+    # Not all names: versions of torch differ in some.
+    for name in ("momentum", "betas"):
+        if name in optimizer.param_groups[0] and name not in state["param_groups"][0]:
+            raise ValueError(
+                f"the checkpoint's optimizer has no {name}, so it is none of SOLVER.OPTIMIZER; "
+                f"{what_to_do}"
+            )

@@ -8,7 +8,12 @@ import torch
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from mask2former.engine.train_step import TrainStep, gradient_norm, seed_iteration
+from mask2former.engine.train_step import (
+    TrainStep,
+    check_optimizer_state,
+    gradient_norm,
+    seed_iteration,
+)
 
 
 class Regression(nn.Module):
@@ -169,6 +174,16 @@ def test_state_of_another_optimizer_is_one_sentence():
     state["optimizer"]["param_groups"][0]["params"].append(9)
     with pytest.raises(ValueError, match=r"groups of \[3\] parameters, this one of \[2\]"):
         step.load_state_dict(state)
+
+
+@pytest.mark.parametrize("saved, used", [("SGD", "AdamW"), ("AdamW", "SGD")])
+def test_state_of_another_kind_of_optimizer_is_one_sentence(saved, used):
+    one, other = (
+        getattr(torch.optim, name)([nn.Parameter(torch.zeros(1))], lr=0.1) for name in (saved, used)
+    )
+    check_optimizer_state(one, one.state_dict())
+    with pytest.raises(ValueError, match=r"none of SOLVER\.OPTIMIZER; resume with the config"):
+        check_optimizer_state(other, one.state_dict())
 
 
 def test_gradient_norm():
