@@ -96,6 +96,7 @@ def train(cfg: CfgNode, resume: bool) -> OrderedDict | None:
 
 def evaluate(cfg: CfgNode, resume: bool) -> OrderedDict:
     """Evaluate MODEL.WEIGHTS, or with `resume` the last checkpoint of OUTPUT_DIR."""
+    Trainer.check_test_sets(cfg)
     model = Trainer.build_model(cfg)
     Checkpointer(model, cfg.OUTPUT_DIR, must_fit=True).resume_or_load(
         cfg.MODEL.WEIGHTS, resume=resume

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
 from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.engine.train_loop import TrainerBase
 from detectron2.evaluation import DatasetEvaluator
@@ -79,6 +80,7 @@ class Trainer(DefaultTrainer):
         """Train from `start_iter` to SOLVER.MAX_ITER; the return value is DefaultTrainer's."""
         seed = self._trainer.seed
         self._trainer.read_from(self.build_train_loader(self.cfg, self.start_iter, seed))
+        self.check_test_sets(self.cfg)
         open_log(self.cfg)
         logger.info("SEED %d, from iteration %d to %d", seed, self.start_iter, self.max_iter)
         if comm.is_main_process():
@@ -165,6 +167,19 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         return build_evaluator(cfg, dataset_name, inference_dir(cfg))
+
+    @classmethod
+    def check_test_sets(cls, cfg: CfgNode) -> None:
+        """Say before anything is written what an evaluation would stumble over in the end.
+
+        Raises:
+            FileNotFoundError, ValueError: a dataset of DATASETS.TEST is not whole, is empty, or
+                there is no evaluator for it.
+        """
+        for name in cfg.DATASETS.TEST:
+            if not DatasetCatalog.get(name):
+                raise ValueError(f"DATASETS.TEST: {name} has no images; correct it or take it out")
+            cls.build_evaluator(cfg, name)
 
     @classmethod
     def test(

@@ -96,6 +96,20 @@ def test_images_without_labels(refused, own_datasets):
     assert str(own_datasets) in sentence and "prepare_cityscapes.py" in sentence
 
 
+@pytest.mark.parametrize("words", [(), ("--eval-only",)], ids=["train", "eval"])
+def test_images_for_testing_without_labels(refused, own_datasets, words):
+    """Said at once, not when the training is over."""
+    for label in own_datasets.glob("gtFine/val/*/*_labelTrainIds.png"):
+        label.unlink()
+    sentence = refused(*words)
+    assert "gtFine/val" in sentence and "prepare_cityscapes.py" in sentence
+
+
+def test_no_evaluator_for_what_is_to_be_tested(refused):
+    sentence = refused("DATASETS.TEST", "('mini_cityscapes_fine_panoptic_val',)")
+    assert "no evaluator for evaluator_type 'cityscapes_panoptic_seg'" in sentence
+
+
 def test_label_outside_the_classes(refused, own_datasets):
     for label in own_datasets.glob("gtFine/train/*/*_labelTrainIds.png"):
         shutil.copy(str(label).replace("labelTrainIds", "labelIds"), label)
