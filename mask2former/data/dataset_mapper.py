@@ -155,6 +155,7 @@ def _read(path: str, image_format: str | None) -> np.ndarray:
     except FileNotFoundError as error:
         raise SampleError(f"{path}: no such file; the dataset's list names it") from error
     except (OSError, SyntaxError) as error:  # Pillow raises either on a broken file
+        reason = error.__cause__ or error  # the embedded detectron2 has made a sentence of it
         raise SampleError(
-            f"{path}: not a whole picture ({error}); copy or download this file again"
+            f"{path}: not a whole picture ({reason}); copy or download this file again"
         ) from error

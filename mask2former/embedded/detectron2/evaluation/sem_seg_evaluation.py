@@ -122,7 +122,8 @@ class SemSegEvaluator(DatasetEvaluator):
                 outside = labels.max() if labels.min() >= 0 else labels.min()
                 raise ValueError(
                     f"{source} has label {outside}, but {self._dataset_name} has "
-                    f"{self._num_classes} classes and ignores {self._ignore_label}"
+                    f"{self._num_classes} classes and ignores {self._ignore_label}; "
+                    "correct one of the two"
                 )
 
     def _count(self, pred: np.ndarray, gt: np.ndarray) -> np.ndarray:  # -> (K+1,K+1)
