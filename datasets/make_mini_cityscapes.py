@@ -28,8 +28,8 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=spec.num_test, help="number of pictures")
     parser.add_argument("--seed", type=int, default=spec.seed)
     args = parser.parse_args()
-    spec = MiniSpec(*args.size, args.train, args.val, args.test, args.seed)
     try:
+        spec = MiniSpec(*args.size, args.train, args.val, args.test, args.seed)
         make_mini_cityscapes(args.root, spec)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

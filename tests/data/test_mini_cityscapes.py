@@ -135,6 +135,10 @@ def test_an_existing_directory_is_not_touched(tmp_path):
         make_mini_cityscapes(tmp_path / "mini", TINY)
     ensure_mini_cityscapes(tmp_path / "mini", TINY)
     assert list((tmp_path / "mini").iterdir()) == []
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(FileExistsError, match="file: is no directory; delete it"):
+        ensure_mini_cityscapes(tmp_path / "file", TINY)
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_a_half_made_set_never_gets_the_name(tmp_path, monkeypatch):

@@ -55,3 +55,18 @@ def test_mistakes_end_in_one_sentence(monkeypatch, tmp_path, script, root, messa
     text = str(ended.value.code)
     assert text.startswith("error: ") and message in text and "\n" not in text
     assert list((tmp_path / root).iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--size", "0", "128"], "pictures of 0x128; draw them 32x32 or larger"),
+        (["--train", "-5"], "num_train=-5"),
+        (["--seed", "-1"], "seed=-1"),
+    ],
+)
+def test_streets_that_cannot_be_drawn(monkeypatch, tmp_path, words, message):
+    with pytest.raises(SystemExit) as ended:
+        _run(monkeypatch, "make_mini_cityscapes.py", tmp_path / "mini", *words)
+    assert str(ended.value.code).startswith("error: ") and message in str(ended.value.code)
+    assert list(tmp_path.iterdir()) == []

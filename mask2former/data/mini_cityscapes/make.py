@@ -30,6 +30,9 @@ CITIES = {
 }
 
 
+MIN_SIZE = 32  # of a picture's sides; a street needs some room
+
+
 @dataclass(frozen=True)
 class MiniSpec:
     """What is drawn. The same spec gives the same files, to the byte."""
@@ -40,6 +43,14 @@ class MiniSpec:
     num_val: int = 12
     num_test: int = 4
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.height, self.width) < MIN_SIZE:
+            raise ValueError(
+                f"pictures of {self.height}x{self.width}; draw them {MIN_SIZE}x{MIN_SIZE} or larger"
+            )
+        if min(self.num_train, self.num_val, self.num_test, self.seed) < 0:
+            raise ValueError(f"a negative number in {self}; give 0 or more")
 
 
 def make_mini_cityscapes(
@@ -65,10 +76,15 @@ def ensure_mini_cityscapes(
     """Make and prepare mini Cityscapes in `root` unless it is there.
 
     Several processes may ask at once: one makes it, the others wait until it is whole.
+
+    Raises:
+        FileExistsError: `root` is there, but no directory.
     """
     root = Path(root)
     if root.is_dir():
         return
+    if os.path.lexists(root):
+        raise FileExistsError(f"{root}: is no directory; delete it, and it will be drawn")
     with _lock(root):
         if root.is_dir():
             return
