@@ -132,9 +132,9 @@ class TrainStep(SimpleTrainer):
             FloatingPointError: the loss was not finite in too many iterations running.
         """
         # With float16 the scaler deals with an overflow of the gradients; there is one now and
-        # then by design, while it looks for the largest scale.
+        # then by design, while it looks for the largest scale. Below 1 it looks in vain.
         watched = {k: v for k, v in metrics.items() if "loss" in k}
-        if not self.grad_scaler.is_enabled():
+        if not self.grad_scaler.is_enabled() or self.grad_scaler.get_scale() < 1:
             watched["grad_norm"] = metrics["grad_norm"]
         bad = [name for name, value in watched.items() if not math.isfinite(value)]
         if not bad:

@@ -114,6 +114,14 @@ def test_non_finite_gradient_of_a_finite_loss_is_left_out():
     assert step.num_non_finite_steps == 1
 
 
+def test_gradients_that_no_scale_makes_finite_stop_the_run():
+    step = make([samples(2)] * 9, amp_dtype=torch.float16, max_non_finite_steps=2)
+    step.grad_scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    step.model.linear.weight.register_hook(lambda grad: grad * float("nan"))
+    with pytest.raises(FloatingPointError, match="iteration 4: grad_norm not finite"):
+        run(step, range(9))  # with scales of 4, 2, 1, and two below
+
+
 def test_staying_non_finite_stops_the_run():
     bad = [samples(1)[0] | {"poison": float("nan"), "file_name": "broken.png"}]
     step = make([bad] * 3, max_non_finite_steps=3)
