@@ -1,5 +1,8 @@
 """What can be known to be wrong with a config before anything is built or written."""
 
+import os
+from pathlib import Path
+
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
@@ -13,6 +16,8 @@ _DEFAULT_CLASS_LIST = "stuff_classes"
 
 # The architectures whose number of classes is MODEL.SEM_SEG_HEAD.NUM_CLASSES.
 _SEM_SEG_ARCHITECTURES = ("MaskFormer", "SemanticSegmentor")
+
+_CLIP_TYPES = ("full_model", "value", "norm")
 
 _SCHEDULERS = (
     "WarmupPolyLR",
@@ -38,8 +43,7 @@ def validate_config(cfg: CfgNode, num_processes: int = 1, eval_only: bool = Fals
             f"MODEL.DEVICE={cfg.MODEL.DEVICE!r} is one device, but there are {num_processes} "
             f"processes; set it to {device.type}, of which each takes its own"
         )
-    if not cfg.OUTPUT_DIR:
-        raise ValueError("OUTPUT_DIR is empty; set it to the folder that the results go to")
+    _check_output_dir(cfg.OUTPUT_DIR)
     _check_parts(cfg.MODEL)
     _check_datasets(cfg, "TEST", is_needed=eval_only)
     if eval_only:
@@ -48,6 +52,18 @@ def validate_config(cfg: CfgNode, num_processes: int = 1, eval_only: bool = Fals
     _check_solver(cfg, num_processes)
     if cfg.SOLVER.AMP.ENABLED:
         amp_dtype(device.type, cfg.SOLVER.AMP.DTYPE)
+
+
+def _check_output_dir(name: str) -> None:
+    if not name:
+        raise ValueError("OUTPUT_DIR is empty; set it to the folder that the results go to")
+    there = Path(name).absolute()
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ValueError(
+            f"OUTPUT_DIR={name!r}, but {there} is no folder that can be written to; set another"
+        )
 
 
 def _check_parts(model: CfgNode) -> None:
@@ -105,6 +121,14 @@ def _check_solver(cfg: CfgNode, num_processes: int) -> None:
         )
     if solver.OPTIMIZER not in ("ADAMW", "SGD"):
         raise ValueError(f"SOLVER.OPTIMIZER={solver.OPTIMIZER!r}; set it to ADAMW or SGD")
+    if solver.BASE_LR < 0:
+        raise ValueError(f"SOLVER.BASE_LR={solver.BASE_LR}; set it to 0 or more")
+    clip = solver.CLIP_GRADIENTS
+    if clip.ENABLED and clip.CLIP_TYPE not in _CLIP_TYPES:
+        raise ValueError(
+            f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE={clip.CLIP_TYPE!r}; "
+            f"set it to one of {', '.join(_CLIP_TYPES)}"
+        )
     if solver.LR_SCHEDULER_NAME not in _SCHEDULERS:
         raise ValueError(
             f"SOLVER.LR_SCHEDULER_NAME={solver.LR_SCHEDULER_NAME!r}; "

@@ -139,6 +139,10 @@ def test_odd_number_of_words():
         (["MODEL.DEVICE", "gpu"], "MODEL.DEVICE='gpu'"),
         (["SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.DTYPE", "int8"], "SOLVER.AMP.DTYPE='int8'"),
         (["OUTPUT_DIR", ""], "OUTPUT_DIR is empty"),
+        (["OUTPUT_DIR", __file__], f"but {__file__} is no folder"),
+        (["OUTPUT_DIR", f"{__file__}/new/folder"], f"but {__file__} is no folder"),
+        (["SOLVER.BASE_LR", "-1.0"], "SOLVER.BASE_LR=-1.0"),
+        (["SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "all"], "set it to one of full_model, value, norm"),
     ],
 )
 def test_what_cannot_work_is_refused(opts, expected):
