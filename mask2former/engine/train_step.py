@@ -214,6 +214,6 @@ def check_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, 
     for name in ("momentum", "betas"):
         if name in optimizer.param_groups[0] and name not in state["param_groups"][0]:
             raise ValueError(
-                f"the checkpoint's optimizer has no {name}, so it is none of SOLVER.OPTIMIZER; "
+                f"the checkpoint is of another SOLVER.OPTIMIZER (its state has no {name}); "
                 f"{what_to_do}"
             )
