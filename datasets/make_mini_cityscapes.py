@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 
-from mask2former.data.mini_cityscapes import MiniSpec, make_mini_cityscapes
+from mask2former.data.mini import MiniSpec, make_mini_cityscapes
 
 
 def main() -> None:

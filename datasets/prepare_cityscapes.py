@@ -11,7 +11,7 @@ import argparse
 import os
 import sys
 
-from mask2former.data.cityscapes_prepare import prepare_cityscapes
+from mask2former.data.prepare.cityscapes import prepare_cityscapes
 
 
 def main() -> None:

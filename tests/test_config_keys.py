@@ -10,6 +10,14 @@ from mask2former.config import add_maskformer2_config
 
 # Keys of official configs, which must load, that belong to parts still to come.
 NOT_READ_YET = {
+    **{f"SOLVER.{key}": "scaling" for key in ("AUTO_SCALE", "REFERENCE_IMS_PER_BATCH")},
+    "MODEL.MASK_FORMER.MASK_LOSS": "the original MaskFormer's losses",
+    "MODEL.MASK_FORMER.CLASS_WEIGHTS": "class weights",
+    "MODEL.MASK_FORMER.TEST.SCORE_THRESHOLD": "the instances' threshold",
+    **{
+        f"MODEL.{part}.USE_CHECKPOINT": "gradient checkpointing"
+        for part in ("MASK_FORMER", "SEM_SEG_HEAD", "RESNETS")
+    },
     "MODEL.MASK_FORMER.ENC_LAYERS": "the original MaskFormer's transformer",
     **{
         f"INPUT.{key}": "large-scale jitter of the coco_* mappers"

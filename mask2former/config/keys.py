@@ -13,6 +13,7 @@ def add_maskformer2_config(cfg: CN) -> None:
     _add_solver(cfg)
     _add_mask_former(cfg)
     _add_pixel_decoder(cfg)
+    _add_resnet(cfg)
     _add_swin(cfg)
     cfg.MODEL.DEVICE = "auto"  # new value: sdaa, cuda, mps, cpu, the first that is there
 
@@ -40,6 +41,10 @@ def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.ACCUMULATE_STEPS = 1
     # new: float16, bfloat16, or auto: the device's own choice
     cfg.SOLVER.AMP.DTYPE = "auto"
+    # new: BASE_LR, MAX_ITER and what else counts iterations are meant for REFERENCE_IMS_PER_BATCH
+    # images an iteration; with AUTO_SCALE they are scaled to IMS_PER_BATCH
+    cfg.SOLVER.AUTO_SCALE = False
+    cfg.SOLVER.REFERENCE_IMS_PER_BATCH = 16
     # new: the run stops once the loss was not finite in this many iterations running
     cfg.SOLVER.MAX_NON_FINITE_STEPS = 5
 
@@ -57,6 +62,12 @@ def _add_mask_former(cfg: CN) -> None:
     node.IMPORTANCE_SAMPLE_RATIO = 0.75  # share of the points drawn by uncertainty
     # new: the cross-entropy's divisor is averaged over the ranks, as that of the masks is
     node.CLASS_NORM_OVER_RANKS = False
+    # new: points (Mask2Former's cross-entropy and dice at sampled points) or whole_masks
+    # (MaskFormer's focal loss and dice at every pixel)
+    node.MASK_LOSS = "points"
+    # new: weights of single classes in the class loss, as "NAME=WEIGHT", or ["auto"]: from how many
+    # images of the training set show the class
+    node.CLASS_WEIGHTS = []
     # transformer decoder
     node.TRANSFORMER_DECODER_NAME = "MultiScaleMaskedTransformerDecoder"
     node.TRANSFORMER_IN_FEATURE = "res5"
@@ -69,6 +80,8 @@ def _add_mask_former(cfg: CN) -> None:
     node.DEC_LAYERS = 6
     node.PRE_NORM = False
     node.ENFORCE_INPUT_PROJ = False
+    # new: keep fewer activations of the transformer decoder, and compute them again for backward
+    node.USE_CHECKPOINT = False
     node.SIZE_DIVISIBILITY = 32  # images of a batch are padded to a multiple of this
     # inference
     test = node.TEST = CN()
@@ -78,6 +91,7 @@ def _add_mask_former(cfg: CN) -> None:
     test.OBJECT_MASK_THRESHOLD = 0.0  # panoptic: a query below this class score is dropped
     test.OVERLAP_THRESHOLD = 0.0  # panoptic: a segment less visible than this is dropped
     test.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE = False
+    test.SCORE_THRESHOLD = 0.0  # new: instances that score less than this are dropped
 
 
 def _add_pixel_decoder(cfg: CN) -> None:
@@ -90,6 +104,11 @@ def _add_pixel_decoder(cfg: CN) -> None:
     node.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS = 8
     # new: which deformable-attention op, by its name in the registry; auto: the device's own
     node.MS_DEFORM_ATTN = "auto"
+    node.USE_CHECKPOINT = False  # new: as MASK_FORMER.USE_CHECKPOINT, of the pixel decoder
+
+
+def _add_resnet(cfg: CN) -> None:
+    cfg.MODEL.RESNETS.USE_CHECKPOINT = False  # new: as MASK_FORMER.USE_CHECKPOINT, of the ResNet
 
 
 def _add_swin(cfg: CN) -> None:

@@ -16,7 +16,7 @@ from detectron2.structures import BitMasks, ImageList, Instances
 from torch import Tensor, nn
 
 from mask2former.device import empty_cache, full_precision, is_out_of_memory
-from mask2former.modeling.criterion.criterion import SetCriterion
+from mask2former.modeling.criterion.build import build_criterion
 from mask2former.modeling.inference import (
     instance_inference,
     panoptic_inference,
@@ -82,18 +82,6 @@ class MaskFormer(nn.Module):
         backbone = build_backbone(cfg)
         head = build_sem_seg_head(cfg, backbone.output_shape())
         mask_former = cfg.MODEL.MASK_FORMER
-        criterion = SetCriterion(
-            head.num_classes,
-            class_weight=mask_former.CLASS_WEIGHT,
-            mask_weight=mask_former.MASK_WEIGHT,
-            dice_weight=mask_former.DICE_WEIGHT,
-            no_object_weight=mask_former.NO_OBJECT_WEIGHT,
-            deep_supervision=mask_former.DEEP_SUPERVISION,
-            num_points=mask_former.TRAIN_NUM_POINTS,
-            oversample_ratio=mask_former.OVERSAMPLE_RATIO,
-            importance_sample_ratio=mask_former.IMPORTANCE_SAMPLE_RATIO,
-            class_norm_over_ranks=mask_former.CLASS_NORM_OVER_RANKS,
-        )
         test = mask_former.TEST
         # An evaluation needs no training set.
         metadata = MetadataCatalog.get((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)[0])
@@ -101,7 +89,7 @@ class MaskFormer(nn.Module):
         return {
             "backbone": backbone,
             "sem_seg_head": head,
-            "criterion": criterion,
+            "criterion": build_criterion(cfg, head.num_classes),
             "size_divisibility": mask_former.SIZE_DIVISIBILITY,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,

@@ -8,7 +8,7 @@ from detectron2.config import get_cfg
 
 from mask2former.config import add_maskformer2_config
 from mask2former.data.datasets import register_all_cityscapes
-from mask2former.data.mini_cityscapes import MiniSpec, ensure_mini_cityscapes
+from mask2former.data.mini import MiniSpec, ensure_mini_cityscapes
 
 SPEC = MiniSpec(height=96, width=192, num_train=6, num_val=3, num_test=1, seed=5)
 

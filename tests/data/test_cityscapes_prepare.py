@@ -15,8 +15,8 @@ from cityscapesscripts.preparation.createPanopticImgs import convert2panoptic
 from cityscapesscripts.preparation.json2labelImg import json2labelImg
 from PIL import Image
 
-from mask2former.data import cityscapes_prepare
-from mask2former.data.cityscapes_prepare import prepare_cityscapes
+from mask2former.data.prepare import cityscapes as cityscapes_prepare
+from mask2former.data.prepare.cityscapes import prepare_cityscapes
 
 
 @pytest.fixture

@@ -12,14 +12,14 @@ from cityscapesscripts.helpers.labels import id2label, name2label
 from cityscapesscripts.preparation.json2labelImg import json2labelImg
 from PIL import Image, ImageDraw
 
-from mask2former.data.mini_cityscapes import (
+from mask2former.data.mini import (
     MiniSpec,
+    cityscapes,
     ensure_mini_cityscapes,
-    make,
     make_mini_cityscapes,
 )
-from mask2former.data.mini_cityscapes.canvas import Canvas, Material
-from mask2former.data.mini_cityscapes.scene import draw_scene
+from mask2former.data.mini.street.canvas import Canvas, Material
+from mask2former.data.mini.street.scene import draw_scene
 
 TINY = MiniSpec(height=64, width=128, num_train=2, num_val=1, num_test=1)
 
@@ -41,8 +41,9 @@ def test_same_seed_same_files_another_seed_other_pictures(tmp_path):
 def test_layout_is_that_of_the_downloads(datasets_root):
     root = datasets_root / "mini_cityscapes"
     images = sorted(root.glob("leftImg8bit/*/*/*"))
-    assert [sum(path.parts[-3] == split for path in images) for split in make.CITIES] == [6, 3, 1]
-    cities = [{path.parent.name for path in images if split in path.parts} for split in make.CITIES]
+    splits = tuple(cityscapes.CITIES)
+    assert [sum(path.parts[-3] == split for path in images) for split in splits] == [6, 3, 1]
+    cities = [{path.parent.name for path in images if split in path.parts} for split in splits]
     assert not (cities[0] & cities[1] or cities[1] & cities[2] or cities[0] & cities[2])
     for path in images:
         split, city, name = path.parts[-3:]
@@ -142,14 +143,14 @@ def test_an_existing_directory_is_not_touched(tmp_path):
 
 
 def test_a_half_made_set_never_gets_the_name(tmp_path, monkeypatch):
-    real = make._draw_one
+    real = cityscapes._draw_one
 
     def fails_at_the_third(*args):
         if args[-1][1:] == (1, 0):
             raise OSError("no space left on device")
         real(*args)
 
-    monkeypatch.setattr(make, "_draw_one", fails_at_the_third)
+    monkeypatch.setattr(cityscapes, "_draw_one", fails_at_the_third)
     with pytest.raises(OSError, match="no space left"):
         ensure_mini_cityscapes(tmp_path / "mini", TINY, show_progress=False)
     assert [path.name for path in tmp_path.iterdir()] == [".mini.lock"]
@@ -160,14 +161,14 @@ def test_a_half_made_set_never_gets_the_name(tmp_path, monkeypatch):
 
 
 def _ensure(root: str, log: str) -> None:
-    real = make._draw_all
+    real = cityscapes._draw_all
 
     def noted(*args):
         with open(log, "a") as file:
             file.write(f"{os.getpid()}\n")
         real(*args)
 
-    make._draw_all = noted
+    cityscapes._draw_all = noted
     ensure_mini_cityscapes(root, TINY, show_progress=False)
     assert len(list(Path(root).glob("gtFine/*/*/*labelTrainIds.png"))) == 4
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mask2former.data.datasets.cityscapes import register_all_cityscapes
-from mask2former.data.mini_cityscapes import MiniSpec, ensure_mini_cityscapes
+from mask2former.data.datasets import register_all
+from mask2former.data.mini import MiniSpec, ensure_mini_cityscapes
 from mask2former.engine import argument_parser, main
 
 ROOT = Path(__file__).parents[2]
@@ -112,10 +112,10 @@ def workplace(tmp_path, datasets, monkeypatch):
     (tmp_path / "config.yaml").write_text(TINY.format(root=ROOT))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DETECTRON2_DATASETS", str(datasets))
-    register_all_cityscapes(str(datasets))
+    register_all(str(datasets))
     level, num_threads = logging.root.level, torch.get_num_threads()
     torch.set_num_threads(1)  # as in the processes: sums of other parts round to other digits
     yield Workplace(tmp_path, datasets)
     torch.set_num_threads(num_threads)
     logging.root.setLevel(level)
-    register_all_cityscapes(os.getenv("DETECTRON2_DATASETS", "datasets"))
+    register_all(os.getenv("DETECTRON2_DATASETS", "datasets"))

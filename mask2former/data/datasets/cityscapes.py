@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import pycocotools.mask
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from PIL import Image
 
-from mask2former.data.mini_cityscapes import ensure_mini_cityscapes
+from mask2former.data.datasets.catalog import register
+from mask2former.data.mini import ensure_mini_cityscapes
 
 CLASSES = json.loads(Path(__file__).with_name("cityscapes.json").read_text(encoding="utf-8"))
 IGNORE_LABEL = 255
@@ -142,7 +142,7 @@ def _register(root: str, directory: str, prefix: str, make: Callable[[str], None
         image_dir = os.path.join(base, "leftImg8bit", split, "")
         gt_dir = os.path.join(base, "gtFine", split, "")
         directories = {"image_dir": image_dir, "gt_dir": gt_dir}
-        _replace(
+        register(
             f"{prefix}cityscapes_fine_sem_seg_{split}",
             partial(_load, load_cityscapes_semantic, make, base, image_dir, gt_dir),
             evaluator_type="cityscapes_sem_seg",
@@ -151,7 +151,7 @@ def _register(root: str, directory: str, prefix: str, make: Callable[[str], None
             **directories,
             **things,
         )
-        _replace(
+        register(
             f"{prefix}cityscapes_fine_instance_seg_{split}",
             partial(_load, load_cityscapes_instances, make, base, image_dir, gt_dir),
             evaluator_type="cityscapes_instance",
@@ -162,7 +162,7 @@ def _register(root: str, directory: str, prefix: str, make: Callable[[str], None
         image_root = os.path.join(base, "leftImg8bit", split)
         panoptic_root = os.path.join(base, "gtFine", f"cityscapes_panoptic_{split}")
         panoptic_json = panoptic_root + ".json"
-        _replace(
+        register(
             f"{prefix}cityscapes_fine_panoptic_{split}",
             partial(
                 _load,
@@ -193,15 +193,6 @@ def _register(root: str, directory: str, prefix: str, make: Callable[[str], None
 
 def _contiguous_ids(is_thing: bool) -> dict[int, int]:
     return {row["id"]: row["train_id"] for row in CLASSES if row["is_thing"] == is_thing}
-
-
-def _replace(name: str, load: Callable[[], list[dict]], **metadata) -> None:
-    if name in DatasetCatalog.list():
-        DatasetCatalog.remove(name)
-    if name in MetadataCatalog.list():
-        MetadataCatalog.remove(name)  # metadata, once set, refuses other values
-    DatasetCatalog.register(name, load)
-    MetadataCatalog.get(name).set(**metadata)
 
 
 def _nothing(directory: str) -> None:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from mask2former.data.mini_cityscapes.canvas import Camera, Canvas, Material, Part, Polygon
-from mask2former.data.mini_cityscapes.street import ground_strip
+from mask2former.data.mini.street.canvas import Camera, Canvas, Material, Part, Polygon
+from mask2former.data.mini.street.surroundings import ground_strip
 
 TYRE = Material((28, 28, 30), grain=4)
 RIM = Material((150, 152, 158), grain=4)

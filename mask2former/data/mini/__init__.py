@@ -1,6 +1,6 @@
 """Small drawn streets in the layout of Cityscapes, for machines without the real one."""
 
-from mask2former.data.mini_cityscapes.make import (
+from mask2former.data.mini.cityscapes import (
     MiniSpec,
     ensure_mini_cityscapes,
     make_mini_cityscapes,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from mask2former.data.mini_cityscapes.canvas import Camera, Canvas, Material, Polygon
+from mask2former.data.mini.street.canvas import Camera, Canvas, Material, Polygon
 
 FAR = 90.0  # metres to where the street ends
 NEAR = 1.2

@@ -3,22 +3,18 @@
 import json
 import logging
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from cityscapesscripts.preparation.json2instanceImg import createInstanceImage
 from cityscapesscripts.preparation.json2labelImg import createLabelImage
-from iopath.common.file_io import file_lock
 from PIL import Image
 from tqdm import tqdm
 
-from mask2former.data.cityscapes_prepare import prepare_cityscapes, read_annotation
-from mask2former.data.mini_cityscapes.scene import draw_scene
+from mask2former.data.files import all_or_nothing, lock
+from mask2former.data.mini.street.scene import draw_scene
+from mask2former.data.prepare.cityscapes import prepare_cityscapes, read_annotation
 
 logger = logging.getLogger(__name__)
 
@@ -63,10 +59,10 @@ def make_mini_cityscapes(
     Raises:
         FileExistsError: `root` is there already.
     """
-    with _lock(Path(root)):
+    with lock(Path(root)):
         if os.path.lexists(root):
             raise FileExistsError(f"{root}: is there already; delete it, or name another directory")
-        with _all_or_nothing(Path(root)) as directory:
+        with all_or_nothing(Path(root)) as directory:
             _draw_all(directory, spec, show_progress)
 
 
@@ -85,34 +81,13 @@ def ensure_mini_cityscapes(
         return
     if os.path.lexists(root):
         raise FileExistsError(f"{root}: is no directory; delete it, and it will be drawn")
-    with _lock(root):
+    with lock(root):
         if root.is_dir():
             return
         logger.info(f"{root} is not there; drawing mini Cityscapes")
-        with _all_or_nothing(root) as directory:
+        with all_or_nothing(root) as directory:
             _draw_all(directory, spec, show_progress)
             prepare_cityscapes(directory, show_progress=show_progress)
-
-
-def _lock(target: Path) -> AbstractContextManager:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return file_lock(str(target.with_name(f".{target.name}")))
-
-
-@contextmanager
-def _all_or_nothing(target: Path) -> Iterator[Path]:
-    """Yields a directory that appears as `target` if the block ends well. To be run locked."""
-    prefix = f".{target.name}.half_"
-    for left_by_a_killed_run in target.parent.glob(f"{prefix}*"):
-        shutil.rmtree(left_by_a_killed_run)
-    temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
-    try:
-        yield temporary
-        temporary.chmod(0o755)  # mkdtemp's are the owner's only
-        os.replace(temporary, target)
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
 
 
 def _draw_all(root: Path, spec: MiniSpec, show_progress: bool) -> None:

@@ -6,8 +6,8 @@ from functools import partial
 
 import numpy as np
 
-from mask2former.data.mini_cityscapes import street, things, vehicles
-from mask2former.data.mini_cityscapes.canvas import Camera, Canvas, Material
+from mask2former.data.mini.street import surroundings, things, vehicles
+from mask2former.data.mini.street.canvas import Camera, Canvas, Material
 
 Placed = tuple[float, Callable[[Canvas, Camera], None]]  # distance, how to draw it
 
@@ -34,9 +34,9 @@ def draw_scene(height: int, width: int, seed: tuple[int, ...]) -> Scene:
     half = rng.uniform(3.6, 5.2)
     road = (shift - half, shift + half)
 
-    street.draw_sky(canvas, camera)
-    street.draw_skyline(canvas, camera)
-    street.draw_ground(canvas, camera, road)
+    surroundings.draw_sky(canvas, camera)
+    surroundings.draw_skyline(canvas, camera)
+    surroundings.draw_ground(canvas, camera, road)
     placed: list[Placed] = []
     for side in (-1, 1):
         placed += _furnish_side(canvas, camera, road[(side + 1) // 2], side)
@@ -54,16 +54,16 @@ def _furnish_side(canvas: Canvas, camera: Camera, kerb: float, side: int) -> lis
     rng = canvas.rng
     if rng.random() < 0.2:
         edges = sorted((kerb, kerb + side * 2.2))
-        street.draw_strip(canvas, camera, "parking", (edges[0], edges[1]))
+        surroundings.draw_strip(canvas, camera, "parking", (edges[0], edges[1]))
         kerb += side * 2.2
     pavement = rng.uniform(2.6, 3.8)
     back = kerb + side * pavement
     if rng.random() < 0.75:
         depth = rng.uniform(2.5, 5.0)
         edges = sorted((back, back + side * depth))
-        street.draw_strip(canvas, camera, "terrain", (edges[0], edges[1]))
+        surroundings.draw_strip(canvas, camera, "terrain", (edges[0], edges[1]))
         back += side * depth
-    street.draw_side(canvas, camera, back)
+    surroundings.draw_side(canvas, camera, back)
 
     placed: list[Placed] = []
 
@@ -74,7 +74,7 @@ def _furnish_side(canvas: Canvas, camera: Camera, kerb: float, side: int) -> lis
 
     at_kerb, walking, at_back = (0.06, 0.16), (0.25, 0.85), (0.9, 1.05)
     for _ in range(rng.integers(0, 3)):
-        put(street.draw_tree, 9, 45, at_back)
+        put(surroundings.draw_tree, 9, 45, at_back)
     for _ in range(rng.integers(1, 3)):
         put(things.draw_lamp_post, 8, 26, at_kerb)
     for draw in (things.draw_traffic_light, things.draw_traffic_sign):

@@ -5,8 +5,8 @@ Each function draws one object at x metres right of us and z metres ahead.
 
 import numpy as np
 
-from mask2former.data.mini_cityscapes.canvas import Camera, Canvas, Material, Part
-from mask2former.data.mini_cityscapes.street import ground_strip
+from mask2former.data.mini.street.canvas import Camera, Canvas, Material, Part
+from mask2former.data.mini.street.surroundings import ground_strip
 
 RUBBER = Material((28, 28, 30), grain=4)
 METAL = Material((66, 74, 72), grain=4, left=1.35, right=0.7)

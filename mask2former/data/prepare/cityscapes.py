@@ -10,8 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,14 +18,13 @@ from cityscapesscripts.helpers.annotation import Annotation
 from cityscapesscripts.helpers.labels import name2label
 from cityscapesscripts.preparation.createPanopticImgs import convert2panoptic
 from cityscapesscripts.preparation.json2labelImg import createLabelImage
-from tqdm import tqdm
+
+from mask2former.data.files import atomic_file, for_each, is_whole_png
 
 POLYGONS = "_gtFine_polygons.json"
 INSTANCE_IDS = "_gtFine_instanceIds.png"
 SPLITS = ("train", "val", "test")
 PANOPTIC_SPLITS = ("train", "val")  # the labels of test are not public
-
-_PNG_END = b"IEND\xaeB`\x82"
 
 
 def prepare_cityscapes(root: str | Path, num_workers: int = 1, show_progress: bool = True) -> None:
@@ -53,7 +51,7 @@ def prepare_cityscapes(root: str | Path, num_workers: int = 1, show_progress: bo
             f"{gt_dir}: no {{{','.join(SPLITS)}}}/CITY/*{POLYGONS} in it; "
             f"unpack gtFine_trainvaltest.zip in {root}"
         )
-    run = partial(_run, num_workers=num_workers, show_progress=show_progress)
+    run = partial(for_each, num_workers=num_workers, show_progress=show_progress)
     missing = [path for path in polygons if not is_whole_png(_train_ids_file(path))]
     run(write_train_ids, missing, "labelTrainIds", kept=len(polygons) - len(missing))
     for split in PANOPTIC_SPLITS:
@@ -125,26 +123,6 @@ def write_panoptic(instance_ids: Path, pictures: Path, entries: Path) -> None:
         os.replace(made / name, pictures / name)
 
 
-def is_whole_png(path: Path) -> bool:
-    """Whether the file is there and ends as a PNG ends; an interrupted write does not."""
-    if not path.is_file() or path.stat().st_size < len(_PNG_END):
-        return False
-    with path.open("rb") as file:
-        file.seek(-len(_PNG_END), os.SEEK_END)
-        return file.read() == _PNG_END
-
-
-@contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary path, which becomes `path` if the block ends well."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _prepare_panoptic(target: Path, polygons: Sequence[Path], run: Callable[..., None]) -> None:
     """Make `target`/*_panoptic.png and then `target`.json, which says that all are there.
 
@@ -199,26 +177,3 @@ def _train_ids_file(polygons: Path) -> Path:
 
 def _panoptic_name(instance_ids: Path) -> str:
     return instance_ids.name.replace("_instanceIds.png", "_panoptic.png")
-
-
-def _run(
-    function: Callable[[Path], None],
-    paths: Sequence[Path],
-    title: str,
-    kept: int,
-    num_workers: int,
-    show_progress: bool,
-) -> None:
-    total = len(paths) + kept
-    with contextlib.ExitStack() as stack:
-        progress = stack.enter_context(
-            tqdm(total=total, initial=kept, desc=title, unit="file", disable=not show_progress)
-        )
-        if num_workers > 1 and len(paths) > 1:
-            pool = stack.enter_context(ProcessPoolExecutor(num_workers))
-            stack.callback(pool.shutdown, cancel_futures=True)
-            results = pool.map(function, paths, chunksize=4)
-        else:
-            results = map(function, paths)
-        for _ in results:
-            progress.update()

@@ -1,0 +1,90 @@
+"""Files that are whole or not there, and many of them made in parallel."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from iopath.common.file_io import file_lock
+from tqdm import tqdm
+
+_PNG_END = b"IEND\xaeB`\x82"
+
+_Job = TypeVar("_Job")
+
+
+def is_whole_png(path: Path) -> bool:
+    """Whether the file is there and ends as a PNG ends; an interrupted write does not."""
+    if not path.is_file() or path.stat().st_size < len(_PNG_END):
+        return False
+    with path.open("rb") as file:
+        file.seek(-len(_PNG_END), os.SEEK_END)
+        return file.read() == _PNG_END
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yields a temporary path, which becomes `path` if the block ends well."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def all_or_nothing(target: Path) -> Iterator[Path]:
+    """Yields a directory that appears as `target` if the block ends well. To be run locked."""
+    prefix = f".{target.name}.half_"
+    for left_by_a_killed_run in target.parent.glob(f"{prefix}*"):
+        shutil.rmtree(left_by_a_killed_run)
+    temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)  # mkdtemp's are the owner's only
+        os.replace(temporary, target)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+
+
+def lock(target: Path) -> contextlib.AbstractContextManager:
+    """Held by one process at a time; the others wait."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return file_lock(str(target.with_name(f".{target.name}")))
+
+
+def for_each(
+    function: Callable[[_Job], None],
+    jobs: Sequence[_Job],
+    title: str,
+    *,
+    kept: int = 0,
+    num_workers: int = 1,
+    show_progress: bool = True,
+) -> None:
+    """Call `function` on each of `jobs`, in order, with a progress bar.
+
+    Args:
+        function: of the top level of a module, so that other processes find it.
+        kept: jobs that are done already, for the bar.
+        num_workers: processes; 1 works in this one. The first error ends the rest.
+    """
+    total = len(jobs) + kept
+    with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(
+            tqdm(total=total, initial=kept, desc=title, unit="file", disable=not show_progress)
+        )
+        if num_workers > 1 and len(jobs) > 1:
+            pool = stack.enter_context(ProcessPoolExecutor(num_workers))
+            stack.callback(pool.shutdown, cancel_futures=True)
+            results = pool.map(function, jobs, chunksize=4)
+        else:
+            results = map(function, jobs)
+        for _ in results:
+            progress.update()

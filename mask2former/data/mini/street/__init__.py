@@ -1,0 +1,1 @@
+"""A drawn street: picture and annotation."""
