@@ -1,13 +1,14 @@
 """Files that are whole or not there, and many of them made in parallel."""
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from iopath.common.file_io import file_lock
 from tqdm import tqdm
@@ -24,6 +25,24 @@ def is_whole_png(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(-len(_PNG_END), os.SEEK_END)
         return file.read() == _PNG_END
+
+
+def read_json(path: str | Path, advice: str) -> Any:
+    """What a JSON file holds.
+
+    Args:
+        advice: what to do about a file that is missing or broken; it ends the sentence.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is cut off, or no JSON.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{path}: no such file; {advice}")
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not whole ({error}); delete it and {advice}") from error
 
 
 @contextlib.contextmanager
