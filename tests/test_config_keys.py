@@ -13,7 +13,6 @@ NOT_READ_YET = {
     **{f"SOLVER.{key}": "scaling" for key in ("AUTO_SCALE", "REFERENCE_IMS_PER_BATCH")},
     "MODEL.MASK_FORMER.MASK_LOSS": "the original MaskFormer's losses",
     "MODEL.MASK_FORMER.CLASS_WEIGHTS": "class weights",
-    "MODEL.MASK_FORMER.TEST.SCORE_THRESHOLD": "the instances' threshold",
     **{
         f"MODEL.{part}.USE_CHECKPOINT": "gradient checkpointing"
         for part in ("MASK_FORMER", "SEM_SEG_HEAD", "RESNETS")

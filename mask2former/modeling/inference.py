@@ -77,12 +77,14 @@ def instance_inference(
     mask_logits: Tensor,
     num_instances: int,
     classes: Collection[int] | None = None,
+    score_threshold: float = 0.0,
 ) -> Instances:
     """The `num_instances` best pairs of query and class; a query may occur with several classes.
 
     Args:
         num_instances: official key TEST.DETECTIONS_PER_IMAGE.
         classes: of those best pairs, return only the ones of these classes.
+        score_threshold: and only those whose final score is at least this.
     Returns:
         pred_masks (N,H,W) bool, pred_boxes tight around them, pred_classes (N,), and scores (N,):
         the class score times the mean probability within the mask.
@@ -100,12 +102,15 @@ def instance_inference(
     masks = mask_logits > 0
     mask_scores = (mask_logits.sigmoid() * masks).flatten(1).sum(1)
     mask_scores = mask_scores / (masks.flatten(1).sum(1) + 1e-6)  # an empty mask has score 0
+    scores = scores * mask_scores
+    keep = scores >= score_threshold
+    masks = masks[keep]
 
     result = Instances(tuple(masks.shape[-2:]))
     result.pred_masks = masks
     result.pred_boxes = Boxes(tight_boxes(masks))
-    result.scores = scores * mask_scores
-    result.pred_classes = labels
+    result.scores = scores[keep]
+    result.pred_classes = labels[keep]
     return result
 
 

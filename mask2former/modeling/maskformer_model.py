@@ -4,7 +4,7 @@ B batch, Q queries, K classes, T targets of an image, H W the padded batch, h w 
 """
 
 from collections.abc import Callable, Collection, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,15 @@ from mask2former.modeling.inference import (
 )
 
 _Result = TypeVar("_Result")
+
+
+class Prediction(NamedTuple):
+    """What the head says of one image, and where in its masks the image lies."""
+
+    class_logits: Tensor  # (Q,K+1)
+    mask_logits: Tensor  # (Q,h,w), of the padded image
+    padded_size: tuple[int, int]
+    image_size: tuple[int, int]  # of the network's input, without the padding
 
 
 @META_ARCH_REGISTRY.register()
@@ -48,6 +57,7 @@ class MaskFormer(nn.Module):
         object_mask_threshold: float,
         overlap_threshold: float,
         test_topk_per_image: int,
+        score_threshold: float = 0.0,
     ):
         """
         Args:
@@ -56,7 +66,8 @@ class MaskFormer(nn.Module):
             sem_seg_postprocess_before_inference: resize masks, not classes, to the output size.
             thing_classes: contiguous ids of the classes whose instances are told apart.
             object_mask_threshold, overlap_threshold: see panoptic_inference.
-            test_topk_per_image: instances of an image.
+            test_topk_per_image: instances of an image, at most.
+            score_threshold: instances that score less are dropped.
         """
         super().__init__()
         self.backbone = backbone
@@ -76,6 +87,7 @@ class MaskFormer(nn.Module):
         self.object_mask_threshold = object_mask_threshold
         self.overlap_threshold = overlap_threshold
         self.test_topk_per_image = test_topk_per_image
+        self.score_threshold = score_threshold
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
@@ -83,9 +95,11 @@ class MaskFormer(nn.Module):
         head = build_sem_seg_head(cfg, backbone.output_shape())
         mask_former = cfg.MODEL.MASK_FORMER
         test = mask_former.TEST
-        # An evaluation needs no training set.
-        metadata = MetadataCatalog.get((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)[0])
-        thing_ids = metadata.get("thing_dataset_id_to_contiguous_id", {})
+        if not (test.SEMANTIC_ON or test.PANOPTIC_ON or test.INSTANCE_ON):
+            raise ValueError(
+                "MODEL.MASK_FORMER.TEST: SEMANTIC_ON, PANOPTIC_ON and INSTANCE_ON are all False, "
+                "so that there would be no result; set one of them to True"
+            )
         return {
             "backbone": backbone,
             "sem_seg_head": head,
@@ -97,10 +111,11 @@ class MaskFormer(nn.Module):
             "panoptic_on": test.PANOPTIC_ON,
             "instance_on": test.INSTANCE_ON,
             "sem_seg_postprocess_before_inference": test.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE,
-            "thing_classes": thing_ids.values(),
+            "thing_classes": thing_classes_of(cfg, head.num_classes),
             "object_mask_threshold": test.OBJECT_MASK_THRESHOLD,
             "overlap_threshold": test.OVERLAP_THRESHOLD,
             "test_topk_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
+            "score_threshold": test.SCORE_THRESHOLD,
         }
 
     @property
@@ -117,25 +132,26 @@ class MaskFormer(nn.Module):
             in training the weighted losses; else of each image, as switched on, "sem_seg" (K,H,W),
             "panoptic_seg" (see panoptic_inference) and "instances" (see instance_inference).
         """
+        if not self.training:
+            return [
+                self.infer(p, (x.get("height", p.image_size[0]), x.get("width", p.image_size[1])))
+                for p, x in zip(self.predict(batched_inputs), batched_inputs)
+            ]
         images = self.preprocess(batched_inputs)
         outputs = self.sem_seg_head(self.backbone(images.tensor))
-        if self.training:
-            targets = [
-                prepare_target(x, images.tensor.shape[-2:], self.device) for x in batched_inputs
-            ]
-            generators = [point_generator(x, self.device) for x in batched_inputs]
-            return self.criterion(outputs, targets, generators)
+        targets = [prepare_target(x, images.tensor.shape[-2:], self.device) for x in batched_inputs]
+        generators = [point_generator(x, self.device) for x in batched_inputs]
+        return self.criterion(outputs, targets, generators)
 
+    def predict(self, batched_inputs: list[dict]) -> list[Prediction]:
+        """What the head says of each image, before anything is made of it."""
+        images = self.preprocess(batched_inputs)
+        outputs = self.sem_seg_head(self.backbone(images.tensor))
+        padded_size = tuple(images.tensor.shape[-2:])
         return [
-            self.infer(
-                class_logits,
-                mask_logits,
-                images.tensor.shape[-2:],
-                size,
-                (x.get("height", size[0]), x.get("width", size[1])),
-            )
-            for class_logits, mask_logits, x, size in zip(
-                outputs["pred_logits"], outputs["pred_masks"], batched_inputs, images.image_sizes
+            Prediction(class_logits, mask_logits, padded_size, tuple(size))
+            for class_logits, mask_logits, size in zip(
+                outputs["pred_logits"], outputs["pred_masks"], images.image_sizes
             )
         ]
 
@@ -146,21 +162,30 @@ class MaskFormer(nn.Module):
         ]
         return ImageList.from_tensors(images, self.size_divisibility)
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The keys of a result, as switched on."""
+        switches = {
+            "sem_seg": self.semantic_on,
+            "panoptic_seg": self.panoptic_on,
+            "instances": self.instance_on,
+        }
+        return tuple(task for task, is_on in switches.items() if is_on)
+
     def infer(
         self,
-        class_logits: Tensor,
-        mask_logits: Tensor,
-        padded_size: tuple[int, int],
-        image_size: tuple[int, int],
+        prediction: Prediction,
         output_size: tuple[int, int],
+        tasks: Collection[str] | None = None,
     ) -> dict:
-        """What is switched on, for one image; masks grow to the output by way of the padded input.
+        """The results for one image; masks grow to the output by way of the padded input.
 
-        Shapes: (Q,K+1), (Q,h,w) -> as forward says
+        Args:
+            tasks: which of the results to make; None: those that are switched on.
         """
 
         def to_output(maps: Tensor) -> Tensor:
-            return sem_seg_postprocess(maps, image_size, *output_size)
+            return sem_seg_postprocess(maps, prediction.image_size, *output_size)
 
         def semantic(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
             result = semantic_inference(class_logits, mask_logits)
@@ -176,27 +201,59 @@ class MaskFormer(nn.Module):
             )
 
         def instance(class_logits: Tensor, mask_logits: Tensor) -> Instances:
-            classes = self.thing_classes if self.panoptic_on else None
-            return instance_inference(class_logits, mask_logits, self.test_topk_per_image, classes)
+            return instance_inference(
+                class_logits,
+                mask_logits,
+                self.test_topk_per_image,
+                self.thing_classes if self.panoptic_on else None,
+                self.score_threshold,
+            )
 
         def upsample(mask_logits: Tensor) -> Tensor:
             masks = F.interpolate(
-                mask_logits[None], size=padded_size, mode="bilinear", align_corners=False
+                mask_logits[None], prediction.padded_size, mode="bilinear", align_corners=False
             )[0]
             return to_output(masks) if self.resize_masks else masks
 
+        functions = {"sem_seg": semantic, "panoptic_seg": panoptic, "instances": instance}
+        tasks = self.tasks if tasks is None else tasks
         with full_precision(self.device.type):
-            class_logits = class_logits.float()
-            mask_logits = retry_on_cpu(upsample, mask_logits.float())
+            class_logits = prediction.class_logits.float()
+            mask_logits = retry_on_cpu(upsample, prediction.mask_logits.float())
             class_logits = class_logits.to(mask_logits.device)
-            results = {}
-            if self.semantic_on:
-                results["sem_seg"] = retry_on_cpu(semantic, class_logits, mask_logits)
-            if self.panoptic_on:
-                results["panoptic_seg"] = retry_on_cpu(panoptic, class_logits, mask_logits)
-            if self.instance_on:
-                results["instances"] = retry_on_cpu(instance, class_logits, mask_logits)
-        return results
+            return {
+                task: retry_on_cpu(functions[task], class_logits, mask_logits) for task in tasks
+            }
+
+
+def thing_classes_of(cfg: CfgNode, num_classes: int) -> frozenset[int]:
+    """Contiguous ids of the things, as the metadata of the first dataset has them.
+
+    A dataset of instances alone has only things; one that says nothing of things has none.
+
+    Raises:
+        ValueError: MODEL.MASK_FORMER.TEST.PANOPTIC_ON, and nothing is known of the classes.
+    """
+    names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)  # an evaluation needs no training set
+    metadata = MetadataCatalog.get(names[0]).as_dict() if names else {}
+    thing_ids = metadata.get("thing_dataset_id_to_contiguous_id")
+    if thing_ids is not None:
+        return frozenset(thing_ids.values())
+    if "stuff_classes" in metadata:
+        return frozenset()
+    if "thing_classes" in metadata:
+        return frozenset(range(num_classes))
+    if cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON:
+        missing = (
+            f"{names[0]} has neither thing_dataset_id_to_contiguous_id nor classes in its metadata"
+            if names
+            else "DATASETS.TRAIN and DATASETS.TEST are empty"
+        )
+        raise ValueError(
+            f"MODEL.MASK_FORMER.TEST.PANOPTIC_ON needs to know which classes are things, but "
+            f"{missing}; name a registered panoptic dataset, or set it to False"
+        )
+    return frozenset()
 
 
 def prepare_target(

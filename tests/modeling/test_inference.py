@@ -125,6 +125,22 @@ def test_no_more_instances_than_pairs():
     assert len(instance_inference(*make_logits(), 1000)) == QUERIES * CLASSES
 
 
+@pytest.mark.parametrize(("threshold", "count"), [(0.0, 12), (0.1, 10), (0.3, 6), (1.1, 0)])
+def test_instances_that_score_too_little_are_dropped(threshold, count):
+    everything = instance_inference(*make_logits(), 12)
+    result = instance_inference(*make_logits(), 12, None, threshold)
+    keep = everything.scores >= threshold
+    assert len(result) == keep.sum() == count and result.image_size == (HEIGHT, WIDTH)
+    for name, value in everything[keep].get_fields().items():
+        value = getattr(value, "tensor", value)
+        assert torch.equal(getattr(result.get(name), "tensor", result.get(name)), value)
+
+
+def test_a_score_equal_to_the_threshold_is_kept():
+    best = instance_inference(*make_logits(), 12).scores.max().item()
+    assert len(instance_inference(*make_logits(), 12, None, best)) == 1
+
+
 def test_instance_with_an_empty_mask_has_score_zero():
     class_logits, mask_logits = make_logits()
     result = instance_inference(class_logits, -mask_logits.abs(), 5)

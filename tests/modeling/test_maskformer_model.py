@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from detectron2.data import MetadataCatalog
@@ -6,7 +8,7 @@ from detectron2.structures import BitMasks
 from tiny_model import example, tiny_config
 
 from mask2former.modeling.inference import semantic_inference, tight_boxes
-from mask2former.modeling.maskformer_model import prepare_target, retry_on_cpu
+from mask2former.modeling.maskformer_model import Prediction, prepare_target, retry_on_cpu
 
 LOSSES = [f"loss_{kind}{i}" for i in ("", "_0", "_1", "_2") for kind in ("ce", "mask", "dice")]
 
@@ -140,6 +142,92 @@ def test_all_three_outputs():
     assert 0 < len(instances) <= 20
     assert set(instances.pred_classes.tolist()) <= {1, 3}
     assert torch.equal(instances.pred_boxes.tensor, tight_boxes(instances.pred_masks))
+
+
+TASKS = {"SEMANTIC_ON": "sem_seg", "PANOPTIC_ON": "panoptic_seg", "INSTANCE_ON": "instances"}
+
+
+def build_for(keys, *overrides):
+    """A model with these of TASKS switched on."""
+    name = "tiny_model_tasks_train"
+    MetadataCatalog.get(name).set(thing_dataset_id_to_contiguous_id={21: 1, 23: 3})
+    switches = [x for key in TASKS for x in (f"MODEL.MASK_FORMER.TEST.{key}", key in keys)]
+    return build("DATASETS.TRAIN", (name,), *switches, *overrides).eval()
+
+
+@pytest.mark.parametrize(
+    "keys", [keys for n in (1, 2, 3) for keys in itertools.combinations(TASKS, n)]
+)
+def test_any_combination_of_tasks(keys):
+    with torch.no_grad():
+        (result,) = build_for(keys)([example(0)])
+    assert list(result) == [TASKS[key] for key in keys]
+
+
+def test_no_task_at_all_is_a_mistake():
+    with pytest.raises(ValueError, match=r"are all False.*set one of them to True"):
+        build_for(())
+
+
+def test_images_of_several_sizes_need_not_say_the_outputs():
+    model = build_for(TASKS)
+    batch = [example(0), example(1, height=40, width=72), example(2, height=64, width=33)]
+    with torch.no_grad():
+        results = model([{"image": x["image"]} for x in batch])
+        (alone,) = model([{"image": batch[0]["image"]}])
+    for x, result in zip(batch, results):
+        size = x["image"].shape[1:]
+        assert result["sem_seg"].shape[1:] == result["panoptic_seg"][0].shape == size
+        assert result["instances"].image_size == size
+    # The largest image has the padding that it has alone.
+    torch.testing.assert_close(results[0]["sem_seg"], alone["sem_seg"], rtol=1e-4, atol=1e-4)
+    assert results[0]["panoptic_seg"][1] == alone["panoptic_seg"][1]
+
+
+def test_nothing_found():
+    model = build_for(
+        TASKS,
+        *("MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD", 1.0),
+        *("MODEL.MASK_FORMER.TEST.SCORE_THRESHOLD", 1.0),
+    )
+    with torch.no_grad():
+        (result,) = model([{**example(0), "height": 50, "width": 70}])
+    segment_map, segments = result["panoptic_seg"]
+    assert segment_map.shape == (50, 70) and not segment_map.any() and segments == []
+    assert len(result["instances"]) == 0
+    assert result["instances"].pred_masks.shape == (0, 50, 70)
+    assert result["instances"].pred_boxes.tensor.shape == (0, 4)
+    assert result["sem_seg"].isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_logits(dtype):
+    model = build_for(TASKS)
+    torch.manual_seed(0)
+    logits = torch.randn(10, 6).to(dtype), 4 * torch.randn(10, 16, 24).to(dtype)
+    sizes = (64, 96), (64, 90)
+    half = model.infer(Prediction(*logits, *sizes), (32, 45))
+    full = model.infer(Prediction(*(x.float() for x in logits), *sizes), (32, 45))
+    assert half["sem_seg"].dtype == torch.float32
+    assert torch.equal(half["sem_seg"], full["sem_seg"])
+    assert torch.equal(half["panoptic_seg"][0], full["panoptic_seg"][0])
+    assert torch.equal(half["instances"].scores, full["instances"].scores)
+
+
+def test_things_of_a_dataset_of_instances_are_all_classes():
+    MetadataCatalog.get("tiny_model_instances").set(thing_classes=list("abcde"))
+    MetadataCatalog.get("tiny_model_stuff").set(stuff_classes=list("abcde"))
+    assert build("DATASETS.TRAIN", ("tiny_model_instances",)).thing_classes == set(range(5))
+    assert build("DATASETS.TRAIN", ("tiny_model_stuff",)).thing_classes == set()
+    assert build("DATASETS.TRAIN", ()).thing_classes == set()
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"), [((), "are empty"), (("tiny_model_unknown",), "tiny_model_unknown has")]
+)
+def test_panoptic_needs_to_know_the_things(names, reason):
+    with pytest.raises(ValueError, match=f"which classes are things, but .*{reason}"):
+        build("DATASETS.TRAIN", names, "MODEL.MASK_FORMER.TEST.PANOPTIC_ON", True)
 
 
 def test_an_evaluation_needs_no_training_set():
