@@ -1,4 +1,4 @@
-"""Ids as colours, and who is found by `import panopticapi`."""
+"""Ids as colours, Panoptic Quality as panopticapi has it, and who `import panopticapi` finds."""
 
 import json
 import os
@@ -10,10 +10,14 @@ import mask2former  # noqa: F401  (after it, `import panopticapi` works)
 
 # isort: split
 import numpy as np
+import panoptic_cases as cases
 import pytest
+from panopticapi.evaluation import PQStat, PQStatCat, pq_compute, pq_compute_single_core
 from panopticapi.utils import IdGenerator, id2rgb, rgb2id, save_json
 
 ROOT = Path(__file__).parents[2]
+# What panopticapi computed of the drawn cases, by their seed.
+GOLDEN = json.loads((ROOT / "tests" / "goldens" / "panopticapi.json").read_text())
 IDS = [0, 1, 255, 256, 65535, 65536, 70000, 256**3 - 1]
 
 
@@ -57,6 +61,84 @@ def test_generated_ids_differ_and_look_like_their_category():
 def test_save_json(tmp_path):
     save_json({"annotations": [1]}, str(tmp_path / "a.json"))
     assert json.loads((tmp_path / "a.json").read_text()) == {"annotations": [1]}
+
+
+@pytest.mark.parametrize("seed", GOLDEN)
+def test_quality_is_that_of_panopticapi(tmp_path, seed):
+    found = pq_compute(*cases.write(tmp_path, cases.draw_pairs(int(seed))))
+    expected = GOLDEN[seed]
+    assert found.keys() == expected.keys()
+    for name in ("All", "Things", "Stuff"):
+        assert found[name] == pytest.approx(expected[name], rel=1e-12)
+    for category, scores in expected["per_class"].items():
+        assert found["per_class"][int(category)] == pytest.approx(scores, rel=1e-12)
+    assert 0.2 < found["All"]["pq"] < 0.8
+
+
+def test_counts_of_images_add_up(tmp_path):
+    pairs = cases.draw_pairs(1)
+    jsons = [json.loads(Path(file).read_text()) for file in cases.write(tmp_path, pairs)]
+    annotations = list(zip(*(content["annotations"] for content in jsons)))
+    categories = {c["id"]: c for c in cases.CATEGORIES}
+    folders = (str(tmp_path / "gt"), str(tmp_path / "predicted"))
+    whole = pq_compute_single_core(0, annotations, *folders, categories)
+    parts = PQStat()
+    for pair in annotations:
+        parts += pq_compute_single_core(1, [pair], *folders, categories)
+    assert parts.pq_per_cat == whole.pq_per_cat and whole.pq_per_cat
+    for isthing in (None, True, False):
+        average, per_class = whole.pq_average(categories, isthing)
+        chosen = [c for c in categories if isthing in (None, categories[c]["isthing"] == 1)]
+        assert list(per_class) == chosen and 0 < average["n"] < len(categories)
+    assert whole[7] is whole.pq_per_cat[7] and isinstance(whole[7], PQStatCat)
+
+
+def test_areas_are_counted_where_the_json_has_none(tmp_path):
+    pairs = cases.draw_pairs(2)
+    expected = pq_compute(*cases.write(tmp_path, pairs))
+    for _, segments, _, _ in pairs:
+        for segment in segments:
+            del segment["area"]
+    assert pq_compute(*cases.write(tmp_path, pairs)) == expected
+
+
+def test_folders_follow_from_the_names(tmp_path):
+    truth, predicted = cases.write(tmp_path, cases.draw_pairs(3))
+    named = pq_compute(truth, predicted, str(tmp_path / "gt"), str(tmp_path / "predicted"))
+    assert named == pq_compute(truth, predicted)
+    with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
+        pq_compute(truth, predicted, gt_folder=str(tmp_path / "nowhere"))
+
+
+FAULTS = {
+    "its PNG has segments \\[999999\\]": lambda ids, segments: ids.__setitem__((0, 0), 999999),
+    "has \\[4\\] that are not in the PNG": lambda ids, segments: segments.append(
+        {"id": 4, "category_id": 7}
+    ),
+    "category ids \\[8\\]": lambda ids, segments: segments[0].update(category_id=8),
+}
+
+
+@pytest.mark.parametrize("sentence", FAULTS)
+def test_what_contradicts_itself_is_refused(tmp_path, sentence):
+    pairs = cases.draw_pairs(4)
+    FAULTS[sentence](*pairs[1][2:])
+    with pytest.raises(ValueError, match=f"prediction of image 1.*{sentence}"):
+        pq_compute(*cases.write(tmp_path, pairs))
+
+
+def test_predictions_have_to_be_there_and_fit(tmp_path):
+    pairs = cases.draw_pairs(5)
+    truth, predicted = cases.write(tmp_path, pairs)
+    content = json.loads(Path(predicted).read_text())
+    del content["annotations"][2]
+    Path(predicted).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"1 images of .* \(the first: 2\)"):
+        pq_compute(truth, predicted)
+    ids, segments, predicted_ids, predicted_segments = pairs[0]
+    pairs[0] = (ids, segments, predicted_ids[:-1], predicted_segments)
+    with pytest.raises(ValueError, match=r"0.png is of size \(39, 56\)"):
+        pq_compute(*cases.write(tmp_path, pairs))
 
 
 def origin_of_panopticapi(tmp_path):
