@@ -11,7 +11,6 @@ from mask2former.config import add_maskformer2_config
 # Keys of official configs, which must load, that belong to parts still to come.
 NOT_READ_YET = {
     **{f"SOLVER.{key}": "scaling" for key in ("AUTO_SCALE", "REFERENCE_IMS_PER_BATCH")},
-    "MODEL.MASK_FORMER.MASK_LOSS": "the original MaskFormer's losses",
     "MODEL.MASK_FORMER.CLASS_WEIGHTS": "class weights",
     **{
         f"MODEL.{part}.USE_CHECKPOINT": "gradient checkpointing"

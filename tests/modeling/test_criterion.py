@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from mask2former.modeling.criterion.criterion import SetCriterion
+from mask2former.modeling.criterion.mask_comparison import AtPoints
 
 NUM_CLASSES, QUERIES, SIZE = 4, 6, (16, 20)
 
@@ -16,9 +17,7 @@ def make_criterion(**changes):
         "dice_weight": 5.0,
         "no_object_weight": 0.1,
         "deep_supervision": True,
-        "num_points": 64,
-        "oversample_ratio": 3.0,
-        "importance_sample_ratio": 0.75,
+        "comparison": AtPoints(64, oversample_ratio=3.0, importance_sample_ratio=0.75),
     }
     return SetCriterion(NUM_CLASSES, **(arguments | changes))
 
@@ -74,7 +73,7 @@ def test_right_predictions_cost_nothing_and_wrong_ones_much():
         class_logits[0, query, -1] = 0
         class_logits[0, query, targets[0]["labels"][target]] = 30
         mask_logits[0, query] = targets[0]["masks"][target] * 60 - 30
-    criterion = make_criterion(importance_sample_ratio=0.0, num_points=500)
+    criterion = make_criterion(comparison=AtPoints(500, 3.0, importance_sample_ratio=0.0))
     right = criterion(
         {"pred_logits": class_logits, "pred_masks": mask_logits, "aux_outputs": []}, targets
     )
@@ -101,6 +100,46 @@ def test_class_loss_is_the_weighted_mean_over_the_rank():
     weight = torch.tensor([1.0] * NUM_CLASSES + [0.1])
     expected = 2 * F.cross_entropy(outputs["pred_logits"].transpose(1, 2), classes, weight)
     torch.testing.assert_close(losses["loss_ce"], expected)
+
+
+def test_class_weights_count_in_the_class_loss():
+    outputs, targets = make_outputs(1, num_layers=1), make_targets([5])
+    class_weights = [0.5, 1.0, 3.0, 2.0]
+    criterion = make_criterion(class_weights=class_weights)
+    (matches,) = criterion.matcher(
+        outputs["pred_logits"][None],
+        outputs["pred_masks"][None],
+        [targets[0]["labels"]],
+        [targets[0]["masks"].float()],
+        generators(1),
+    )
+    classes = torch.full((1, QUERIES), NUM_CLASSES)
+    classes[0, matches.query] = targets[0]["labels"][matches.target]
+    expected = 2 * F.cross_entropy(
+        outputs["pred_logits"].transpose(1, 2), classes, torch.tensor([*class_weights, 0.1])
+    )
+    losses = criterion(outputs, targets, generators(1))
+    torch.testing.assert_close(losses["loss_ce"], expected)
+    unweighted = make_criterion()(outputs, targets, generators(1))
+    assert (unweighted["loss_ce"] - expected).abs() > 0.01
+    assert torch.equal(unweighted["loss_mask"], losses["loss_mask"])
+
+
+def test_there_is_a_weight_for_each_class():
+    with pytest.raises(ValueError, match="3 class weights, but 4 classes"):
+        make_criterion(class_weights=[1.0, 1.0, 1.0])
+
+
+def test_the_configs_class_weights_outlive_a_checkpoint():
+    criterion = make_criterion(no_object_weight=0.4, class_weights=[1.0, 2.0, 3.0, 4.0])
+    assert list(criterion.state_dict()) == ["empty_weight"]  # official key
+    loaded = {"empty_weight": torch.full((20,), 7.0)}  # of another NUM_CLASSES, even
+    criterion.load_state_dict(loaded)
+    torch.testing.assert_close(criterion.empty_weight, torch.tensor([1.0, 2.0, 3.0, 4.0, 0.4]))
+    assert (loaded["empty_weight"] == 7).all()
+    parent = torch.nn.ModuleDict({"criterion": criterion})
+    parent.load_state_dict({"criterion.empty_weight": torch.zeros(5)})
+    assert criterion.empty_weight[-1] == pytest.approx(0.4)
 
 
 def test_mask_losses_are_divided_by_the_number_of_targets():
@@ -200,7 +239,7 @@ def test_targets_may_be_of_another_size_than_the_predictions():
     coarse[0, 4:12, 5:15] = 1
     fine = coarse.repeat_interleave(4, 1).repeat_interleave(4, 2)
     labels = torch.tensor([1])
-    criterion = make_criterion(num_points=4000)
+    criterion = make_criterion(comparison=AtPoints(4000, 3.0, 0.75))
     small = criterion(outputs, [{"labels": labels, "masks": coarse}], generators(1))
     large = criterion(outputs, [{"labels": labels, "masks": fine}], generators(1))
     for name in small:

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import torch
 
-from mask2former.modeling.criterion.losses import class_loss, dice_loss, mask_loss
+from mask2former.modeling.criterion.losses import class_loss, dice_loss, focal_loss, mask_loss
 
 
 def sigmoid(x):
@@ -24,6 +24,21 @@ def test_mask_loss():
         ]
         total += sum(terms) / len(terms)
     np.testing.assert_allclose(mask_loss(logits, targets, 4.0).item(), total / 4)
+
+
+def test_focal_loss():
+    logits, targets = points()
+    targets = targets.round()
+    total = 0.0
+    for x, t in zip(logits.tolist(), targets.tolist()):
+        terms = [
+            -0.25 * (1 - sigmoid(a)) ** 2 * math.log(sigmoid(a))
+            if b
+            else -0.75 * sigmoid(a) ** 2 * math.log(1 - sigmoid(a))
+            for a, b in zip(x, t)
+        ]
+        total += sum(terms) / len(terms)
+    np.testing.assert_allclose(focal_loss(logits, targets, 4.0).item(), total / 4)
 
 
 def test_dice_loss():

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from mask2former.modeling.criterion.matcher import (
-    HungarianMatcher,
-    assign,
-    class_cost,
-    dice_cost,
-    mask_cost,
-)
+from mask2former.modeling.criterion.costs import class_cost, dice_cost, focal_cost, mask_cost
+from mask2former.modeling.criterion.mask_comparison import AtPoints
+from mask2former.modeling.criterion.matcher import HungarianMatcher, assign
+
+
+def make_matcher(num_points, *weights):
+    return HungarianMatcher(*(weights or (1.0, 1.0, 1.0)), AtPoints(num_points, 3.0, 0.75))
 
 
 def test_costs_agree_with_loops():
@@ -24,6 +24,7 @@ def test_costs_agree_with_loops():
         class_cost(class_logits, labels),
         mask_cost(logits, targets),
         dice_cost(logits, targets),
+        focal_cost(logits, targets.round()),
     )
     for q, t in itertools.product(range(4), range(3)):
         exponentials = [math.exp(x) for x in class_logits[q].tolist()]
@@ -32,7 +33,11 @@ def test_costs_agree_with_loops():
         y = targets[t].tolist()
         bce = -sum(b * math.log(a) + (1 - b) * math.log(1 - a) for a, b in zip(p, y)) / 9
         dice = 1 - (2 * sum(a * b for a, b in zip(p, y)) + 1) / (sum(p) + sum(y) + 1)
-        expected = [-probability, bce, dice]
+        focal = sum(
+            -0.25 * (1 - a) ** 2 * math.log(a) if b > 0.5 else -0.75 * a**2 * math.log(1 - a)
+            for a, b in zip(p, y)
+        )
+        expected = [-probability, bce, dice, focal / 9]
         np.testing.assert_allclose([r[q, t].item() for r in results], expected, rtol=1e-10)
 
 
@@ -74,7 +79,7 @@ def make_batch(num_targets, num_queries=6, size=(8, 10)):
 
 def test_matches_of_a_batch_find_the_right_queries():
     class_logits, mask_logits, labels, masks = make_batch([2, 0, 3])
-    matcher = HungarianMatcher(1.0, 1.0, 1.0, num_points=200)
+    matcher = make_matcher(200)
     flipped = class_logits.flip(1), mask_logits.flip(1)
     first, second = matcher(
         [class_logits, flipped[0]], [mask_logits, flipped[1]], labels, masks, [None] * 3
@@ -87,9 +92,7 @@ def test_matches_of_a_batch_find_the_right_queries():
 
 def test_batch_without_targets_has_no_matches():
     class_logits, mask_logits, labels, masks = make_batch([0, 0])
-    (matches,) = HungarianMatcher(1.0, 1.0, 1.0, 50)(
-        [class_logits], [mask_logits], labels, masks, [None] * 2
-    )
+    (matches,) = make_matcher(50)([class_logits], [mask_logits], labels, masks, [None] * 2)
     assert [len(m) for m in matches] == [0, 0, 0]
     assert matches.query.dtype == torch.int64
 
@@ -97,9 +100,7 @@ def test_batch_without_targets_has_no_matches():
 def test_more_targets_than_queries():
     class_logits, mask_logits, _, _ = make_batch([1], num_queries=3)
     labels, masks = [torch.zeros(7, dtype=torch.int64)], [torch.rand(7, 8, 10)]
-    (matches,) = HungarianMatcher(1.0, 1.0, 1.0, 50)(
-        [class_logits], [mask_logits], labels, masks, [None]
-    )
+    (matches,) = make_matcher(50)([class_logits], [mask_logits], labels, masks, [None])
     assert sorted(matches.query.tolist()) == [0, 1, 2]
     assert len(set(matches.target.tolist())) == 3
 
@@ -107,15 +108,13 @@ def test_more_targets_than_queries():
 def test_nan_in_one_image_leaves_the_others_matches():
     class_logits, mask_logits, labels, masks = make_batch([2, 2])
     mask_logits[0] = math.nan
-    (matches,) = HungarianMatcher(1.0, 1.0, 1.0, 200)(
-        [class_logits], [mask_logits], labels, masks, [None] * 2
-    )
+    (matches,) = make_matcher(200)([class_logits], [mask_logits], labels, masks, [None] * 2)
     assert matches.query[2:].tolist() == [1, 3]
 
 
 def test_costs_are_single_precision_under_autocast():
     class_logits, mask_logits, labels, masks = make_batch([3])
-    matcher = HungarianMatcher(2.0, 5.0, 5.0, 100)
+    matcher = make_matcher(100, 2.0, 5.0, 5.0)
 
     def cost():
         generator = torch.Generator().manual_seed(0)

@@ -3,6 +3,7 @@
 from detectron2.config import CfgNode
 
 from mask2former.modeling.criterion.criterion import SetCriterion
+from mask2former.modeling.criterion.mask_comparison import AtPoints, MaskComparison, WholeMasks
 
 
 def build_criterion(cfg: CfgNode, num_classes: int) -> SetCriterion:
@@ -10,6 +11,8 @@ def build_criterion(cfg: CfgNode, num_classes: int) -> SetCriterion:
 
     Args:
         num_classes: K, without "no object".
+    Raises:
+        ValueError: there is no such MASK_LOSS.
     """
     mask_former = cfg.MODEL.MASK_FORMER
     return SetCriterion(
@@ -19,8 +22,21 @@ def build_criterion(cfg: CfgNode, num_classes: int) -> SetCriterion:
         dice_weight=mask_former.DICE_WEIGHT,
         no_object_weight=mask_former.NO_OBJECT_WEIGHT,
         deep_supervision=mask_former.DEEP_SUPERVISION,
-        num_points=mask_former.TRAIN_NUM_POINTS,
-        oversample_ratio=mask_former.OVERSAMPLE_RATIO,
-        importance_sample_ratio=mask_former.IMPORTANCE_SAMPLE_RATIO,
+        comparison=build_mask_comparison(mask_former),
         class_norm_over_ranks=mask_former.CLASS_NORM_OVER_RANKS,
+    )
+
+
+def build_mask_comparison(mask_former: CfgNode) -> MaskComparison:
+    """What MODEL.MASK_FORMER.MASK_LOSS names."""
+    if mask_former.MASK_LOSS == "whole_masks":
+        return WholeMasks()
+    if mask_former.MASK_LOSS == "points":
+        return AtPoints(
+            mask_former.TRAIN_NUM_POINTS,
+            mask_former.OVERSAMPLE_RATIO,
+            mask_former.IMPORTANCE_SAMPLE_RATIO,
+        )
+    raise ValueError(
+        f"MODEL.MASK_FORMER.MASK_LOSS={mask_former.MASK_LOSS!r}; set it to points or whole_masks"
     )

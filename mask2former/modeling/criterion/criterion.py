@@ -1,7 +1,7 @@
 """The training objective: match, then compare, for the prediction of every layer (paper, sec. 3.3).
 
 B batch, Q queries, K classes, D supervised predictions (one a decoder layer), T targets of an
-image, N of the batch, M matched pairs of the batch, P points of a mask.
+image, N of the batch, M matched pairs of the batch.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,9 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 
 from mask2former.device import full_precision
-from mask2former.layers.point_sampling import (
-    point_sample,
-    random_points,
-    sample_uncertain_points,
-)
-from mask2former.modeling.criterion.losses import class_loss, dice_loss, mask_loss
+from mask2former.layers.point_sampling import random_points
+from mask2former.modeling.criterion.losses import class_loss
+from mask2former.modeling.criterion.mask_comparison import DrawPoints, MaskComparison
 from mask2former.modeling.criterion.matcher import HungarianMatcher, Matches
 
 
@@ -43,9 +40,8 @@ class SetCriterion(nn.Module):
         dice_weight: float,
         no_object_weight: float,
         deep_supervision: bool,
-        num_points: int,
-        oversample_ratio: float,
-        importance_sample_ratio: float,
+        comparison: MaskComparison,
+        class_weights: Sequence[float] | None = None,
         class_norm_over_ranks: bool = False,
     ):
         """
@@ -53,11 +49,13 @@ class SetCriterion(nn.Module):
             class_weight, mask_weight, dice_weight: of the losses, and of the costs in matching.
             no_object_weight: of queries without a target, relative to those with one.
             deep_supervision: supervise the predictions of all layers, else of the last only.
-            num_points: P, for matching and for the losses.
-            oversample_ratio: candidates for each point that is sampled by uncertainty.
-            importance_sample_ratio: share of the points sampled by uncertainty.
+            comparison: of predicted with target masks, in matching and in the losses.
+            class_weights: of each of the K classes in the class loss; None: 1 each.
             class_norm_over_ranks: divide the class loss by the mean over the ranks of the summed
                 weights; else, as in the official code, by the rank's own.
+
+        Raises:
+            ValueError: there are not K class weights.
         """
         super().__init__()
         self.num_classes = num_classes
@@ -66,14 +64,16 @@ class SetCriterion(nn.Module):
             "loss_mask": mask_weight,
             "loss_dice": dice_weight,
         }
-        self.matcher = HungarianMatcher(class_weight, mask_weight, dice_weight, num_points)
+        self.matcher = HungarianMatcher(class_weight, mask_weight, dice_weight, comparison)
         self.deep_supervision = deep_supervision
-        self.num_points = num_points
-        self.oversample_ratio = oversample_ratio
-        self.importance_sample_ratio = importance_sample_ratio
+        self.comparison = comparison
         self.class_norm_over_ranks = class_norm_over_ranks
-        empty_weight = torch.ones(num_classes + 1)
-        empty_weight[-1] = no_object_weight
+        class_weights = [1.0] * num_classes if class_weights is None else class_weights
+        if len(class_weights) != num_classes:
+            raise ValueError(
+                f"{len(class_weights)} class weights, but {num_classes} classes; give one for each"
+            )
+        empty_weight = torch.tensor([*class_weights, no_object_weight], dtype=torch.float32)
         self.register_buffer("empty_weight", empty_weight)  # official key
 
     def forward(
@@ -153,23 +153,24 @@ class SetCriterion(nn.Module):
         return torch.cat((num_masks, counts[1:] if self.class_norm_over_ranks else weights))
 
     def mask_losses(
-        self, mask_logits: Tensor, masks: Tensor, matches: Matches, num_masks: Tensor, draw: partial
+        self,
+        mask_logits: Tensor,
+        masks: Tensor,
+        matches: Matches,
+        num_masks: Tensor,
+        draw: DrawPoints,
     ) -> dict[str, Tensor]:
-        """Losses of the matched masks, at points sampled by uncertainty.
-
-        Shapes: (B,Q,H,W), (N,H',W'), M pairs, () -> (), ()
-        """
+        """Losses of the matched masks: (B,Q,H,W), (N,H',W'), M pairs, () -> (), ()"""
         matched = mask_logits[matches.image, matches.query].float()  # (M,H,W)
         if len(matched) == 0:
             zero = matched.sum()  # in the graph: every process has a gradient for every parameter
             return {"loss_mask": zero, "loss_dice": zero}
-        with torch.no_grad():
-            points = sample_uncertain_points(
-                matched, self.num_points, self.oversample_ratio, self.importance_sample_ratio, draw
-            )
-            targets = point_sample(masks[matches.target][:, None], points)[:, 0]  # (M,P)
-        logits = point_sample(matched[:, None], points)[:, 0]  # (M,P)
-        return {
-            "loss_mask": mask_loss(logits, targets, num_masks),
-            "loss_dice": dice_loss(logits, targets, num_masks),
-        }
+        mask_loss, dice_loss = self.comparison.losses(
+            matched, masks[matches.target], num_masks, draw
+        )
+        return {"loss_mask": mask_loss, "loss_dice": dice_loss}
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        # The config tells the weights; a checkpoint may have been trained with others.
+        state_dict[f"{prefix}empty_weight"] = self.empty_weight
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -1,10 +1,12 @@
 """The losses of matched masks and of classes (paper, sec. 3.3 and 4.1).
 
-N masks, P points of each, B batch, Q queries, K classes.
+N masks, P points or pixels of each, B batch, Q queries, K classes.
 """
 
 import torch.nn.functional as F
 from torch import Tensor
+
+FOCAL_ALPHA = 0.25  # share of the loss of a target's inside; the outside has the rest (RetinaNet)
 
 
 def mask_loss(logits: Tensor, targets: Tensor, num_masks: Tensor | float) -> Tensor:
@@ -14,6 +16,21 @@ def mask_loss(logits: Tensor, targets: Tensor, num_masks: Tensor | float) -> Ten
     """
     loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return loss.mean(1).sum() / num_masks
+
+
+def focal_loss(logits: Tensor, targets: Tensor, num_masks: Tensor | float) -> Tensor:
+    """Cross-entropy that forgives what is nearly right (RetinaNet, sec. 3; MaskFormer's mask loss).
+
+    As `mask_loss`, but each pixel counts by the square of the probability that it is wrong, and by
+    FOCAL_ALPHA.
+
+    Shapes: (N,P), (N,P) of 0 and 1 -> ()
+    """
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    probabilities = logits.sigmoid()
+    wrong = probabilities + targets - 2 * probabilities * targets
+    share = (1 - FOCAL_ALPHA) + (2 * FOCAL_ALPHA - 1) * targets
+    return (share * wrong.square() * cross_entropy).mean(1).sum() / num_masks
 
 
 def dice_loss(logits: Tensor, targets: Tensor, num_masks: Tensor | float) -> Tensor:

@@ -1,21 +1,23 @@
-"""Which query answers for which target: bipartite matching at sampled points (paper, sec. 3.3).
+"""Which query answers for which target: bipartite matching (paper, sec. 3.3).
 
 D predictions (one a decoder layer), B batch, Q queries, K classes, T targets of an image, N of the
-batch, P points, M matched pairs of the batch.
+batch, M matched pairs of the batch.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from mask2former.device import full_precision
-from mask2former.layers.point_sampling import point_sample, random_points
+from mask2former.layers.point_sampling import random_points
+from mask2former.modeling.criterion.costs import class_cost
+from mask2former.modeling.criterion.mask_comparison import MaskComparison
 
 # Stands for a cost that is not finite, so that such a pair is the last choice. Far above all true
 # costs, and small enough for their differences to survive in a sum of float64.
@@ -28,25 +30,6 @@ class Matches(NamedTuple):
     image: Tensor
     query: Tensor
     target: Tensor  # counted through the whole batch
-
-
-def class_cost(class_logits: Tensor, labels: Tensor) -> Tensor:
-    """Minus the probability of the target's class: (Q,K+1), (T,) -> (Q,T)"""
-    return -class_logits.softmax(-1)[:, labels]
-
-
-def mask_cost(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean binary cross-entropy of every pair: (Q,P), (T,P) -> (Q,T)"""
-    # BCE(x, t) = softplus(x) - x t, so all pairs take one matrix product.
-    return (F.softplus(logits).sum(1, keepdim=True) - logits @ targets.T) / logits.shape[1]
-
-
-def dice_cost(logits: Tensor, targets: Tensor) -> Tensor:
-    """Dice loss of every pair: (Q,P), (T,P) -> (Q,T)"""
-    probabilities = logits.sigmoid()
-    overlap = 2 * (probabilities @ targets.T)
-    total = probabilities.sum(1, keepdim=True) + targets.sum(1)
-    return 1 - (overlap + 1) / (total + 1)
 
 
 def assign(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -66,7 +49,7 @@ class HungarianMatcher:
     class_weight: float
     mask_weight: float
     dice_weight: float
-    num_points: int
+    comparison: MaskComparison
 
     @torch.no_grad()
     def __call__(
@@ -126,12 +109,11 @@ class HungarianMatcher:
 
         Shapes: (Q,K+1), (Q,H,W), (T,), (T,H',W') float -> (Q,T) float32
         """
+        draw = partial(random_points, [1], generators=[generator], device=mask_logits.device)
         with full_precision(mask_logits.device.type):
-            points = random_points([1], self.num_points, [generator], mask_logits.device)
-            logits = point_sample(mask_logits[None].float(), points)[0]  # (Q,P)
-            targets = point_sample(masks[None].float(), points)[0]  # (T,P)
+            mask_cost, dice_cost = self.comparison.costs(mask_logits.float(), masks.float(), draw)
             return (
                 self.class_weight * class_cost(class_logits.float(), labels)
-                + self.mask_weight * mask_cost(logits, targets)
-                + self.dice_weight * dice_cost(logits, targets)
+                + self.mask_weight * mask_cost
+                + self.dice_weight * dice_cost
             )
