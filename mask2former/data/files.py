@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from iopath.common.file_io import file_lock
+from PIL import Image
 from tqdm import tqdm
 
 _PNG_END = b"IEND\xaeB`\x82"
@@ -43,6 +44,26 @@ def read_json(path: str | Path, advice: str) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: not whole ({error}); delete it and {advice}") from error
+
+
+@contextlib.contextmanager
+def open_picture(path: str | Path, advice: str) -> Iterator[Image.Image]:
+    """A picture, of which nothing but the header is read until its pixels are asked for.
+
+    Args:
+        advice: what to do about a picture that is missing or broken; it ends the sentence.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is cut off, or no picture; also when this shows within the block.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{path}: no such file; {advice}")
+    try:
+        with Image.open(path) as image:
+            yield image
+    except (OSError, SyntaxError) as error:  # Pillow raises either on a broken file
+        raise ValueError(f"{path}: not a whole picture ({error}); {advice}") from error
 
 
 @contextlib.contextmanager

@@ -9,18 +9,17 @@ The layout is that of the downloads, with what datasets/prepare_cityscapes.py ad
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pycocotools.mask
 from detectron2.structures import BoxMode
-from PIL import Image
 
 from mask2former.data.datasets.catalog import register
+from mask2former.data.files import open_picture
 from mask2former.data.mini import ensure_mini_cityscapes
 
 CLASSES = json.loads(Path(__file__).with_name("cityscapes.json").read_text(encoding="utf-8"))
@@ -251,22 +250,13 @@ def _prepare_command(path: str) -> str:
     return f"run python datasets/prepare_cityscapes.py {Path(path).parents[1]}"
 
 
-@contextmanager
-def _open_image(path: str) -> Iterator[Image.Image]:
-    try:
-        with Image.open(path) as image:
-            yield image
-    except (OSError, SyntaxError) as error:  # Pillow raises either on a broken file
-        raise ValueError(f"{path}: not a whole picture ({error}); unpack it again") from error
-
-
 def _image_size(path: str) -> dict[str, int]:
-    with _open_image(path) as image:  # reads the header only
+    with open_picture(path, "unpack it again") as image:  # reads the header only
         return {"height": image.height, "width": image.width}
 
 
 def _read_instances(path: str) -> list[dict]:
-    with _open_image(path) as image:
+    with open_picture(path, "unpack it again") as image:
         ids = np.asarray(image)  # (H,W)
     things = [row["id"] for row in CLASSES if row["is_thing"]]
     annotations = []
