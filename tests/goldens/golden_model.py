@@ -94,6 +94,7 @@ class GoldenModel:
     config: str
     # Dropout or stochastic depth: each of the seeds then needs a forward pass of its own.
     is_forward_random = False
+    class_stride = 1  # of the classes of sem_seg_B_s8 that the golden keeps
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -131,7 +132,7 @@ class GoldenModel:
                 [masks.mean(), masks.std()], golden[f"aux{i}_masks_stat"], **close
             )
         for i, result in enumerate(results):
-            scores = result["sem_seg"][:, ::8, ::8]
+            scores = result["sem_seg"][:: self.class_stride, ::8, ::8]
             np.testing.assert_allclose(scores, golden[f"sem_seg_{i}_s8"], **close)
 
     def test_losses(self, model, golden):
@@ -149,8 +150,9 @@ class GoldenModel:
                     torch.manual_seed(seed)
                     outputs, losses = outputs_of_head(model, batch)
                     assert sorted(losses) == names
-                generators = [torch.Generator().manual_seed(2 * seed + i) for i in range(2)]
-                losses = model.criterion(outputs, targets, generators)
+                if not self.is_forward_random:
+                    generators = [torch.Generator().manual_seed(2 * seed + i) for i in range(2)]
+                    losses = model.criterion(outputs, targets, generators)
                 samples.append([losses[name] for name in names])
         error = np.abs(np.mean(samples, axis=0) - golden["loss_mean"])
         allowed = np.maximum(4 * golden["loss_std"] / NUM_SEEDS**0.5, 0.01 * golden["loss_mean"])
