@@ -5,11 +5,29 @@ from mask2former._provider import provide_detectron2
 DETECTRON2_PROVIDER = provide_detectron2()
 
 # After the line above, `import detectron2` works.
-from mask2former import data  # noqa: E402, F401
 from mask2former.config import add_maskformer2_config, get_config_file  # noqa: E402
+from mask2former.data import (  # noqa: E402
+    COCOInstanceNewBaselineDatasetMapper,
+    COCOPanopticNewBaselineDatasetMapper,
+    DETRPanopticDatasetMapper,
+    MaskFormerInstanceDatasetMapper,
+    MaskFormerPanopticDatasetMapper,
+    MaskFormerSemanticDatasetMapper,
+)
 from mask2former.modeling.maskformer_model import MaskFormer  # noqa: E402
 from mask2former.patch import resolve_auto_device  # noqa: E402
 
 resolve_auto_device()
 
-__all__ = ["DETECTRON2_PROVIDER", "MaskFormer", "add_maskformer2_config", "get_config_file"]
+__all__ = [
+    "DETECTRON2_PROVIDER",
+    "COCOInstanceNewBaselineDatasetMapper",
+    "COCOPanopticNewBaselineDatasetMapper",
+    "DETRPanopticDatasetMapper",
+    "MaskFormer",
+    "MaskFormerInstanceDatasetMapper",
+    "MaskFormerPanopticDatasetMapper",
+    "MaskFormerSemanticDatasetMapper",
+    "add_maskformer2_config",
+    "get_config_file",
+]

@@ -3,6 +3,9 @@
 Geometry runs through detectron2's transforms, so that image and labels move together.
 """
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
@@ -11,31 +14,76 @@ from detectron2.projects.point_rend import ColorAugSSDTransform
 
 IMAGE_PADDING = 128  # official value: mid grey, about the mean of the normalisation
 
+_CROP_LENGTHS = (400, 500, 600)  # DETR's shortest edges of what is cropped
 
-def semantic_recipe(cfg: CfgNode) -> list[T.Augmentation | T.Transform]:
-    """Resize, crop, colour, flip: the official `mask_former_semantic`."""
+Recipe = list[T.Augmentation | T.Transform]
+
+
+def semantic_recipe(cfg: CfgNode) -> Recipe:
+    """Resize, crop by classes, colour, flip: the official `mask_former_semantic`."""
     size = cfg.INPUT
-    recipe = [
-        T.ResizeShortestEdge(size.MIN_SIZE_TRAIN, size.MAX_SIZE_TRAIN, size.MIN_SIZE_TRAIN_SAMPLING)
-    ]
-    if size.CROP.ENABLED:
-        recipe.append(
-            T.RandomCrop_CategoryAreaConstraint(
-                size.CROP.TYPE,
-                size.CROP.SIZE,
-                size.CROP.SINGLE_CATEGORY_MAX_AREA,
-                cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
-            )
+    crop = T.RandomCrop_CategoryAreaConstraint(
+        size.CROP.TYPE,
+        size.CROP.SIZE,
+        size.CROP.SINGLE_CATEGORY_MAX_AREA,
+        cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+    )
+    return _standard_recipe(cfg, crop)
+
+
+def instance_recipe(cfg: CfgNode) -> Recipe:
+    """Resize, crop, colour, flip: the official `mask_former_instance`."""
+    return _standard_recipe(cfg, T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
+
+
+def large_scale_jitter_recipe(cfg: CfgNode) -> Recipe:
+    """Flip, resize by a random scale, crop or pad to a square: the official `coco_*_lsj`.
+
+    Raises:
+        ValueError: the scales or the size are not positive, or the wrong way round.
+    """
+    size = cfg.INPUT
+    side, low, high = size.IMAGE_SIZE, size.MIN_SCALE, size.MAX_SCALE
+    if side < 1 or not 0 < low <= high:
+        raise ValueError(
+            f"INPUT.IMAGE_SIZE={side}, MIN_SCALE={low}, MAX_SCALE={high}; set the size to 1 or "
+            "more and the scales to 0 < MIN_SCALE <= MAX_SCALE"
         )
-    if size.COLOR_AUG_SSD:
-        recipe.append(ColorAugSSDTransform(img_format=size.FORMAT))
-    if size.RANDOM_FLIP != "none":
-        vertical = size.RANDOM_FLIP == "vertical"
-        recipe.append(T.RandomFlip(horizontal=not vertical, vertical=vertical))
-    return recipe
+    return [
+        *_flip(cfg),
+        T.ResizeScale(low, high, side, side),
+        # 0 in targets is no object and no segment.
+        T.FixedSizeCrop((side, side), pad_value=IMAGE_PADDING, seg_pad_value=0),
+    ]
 
 
-def test_recipe(cfg: CfgNode) -> list[T.Augmentation]:
+def detr_recipe(cfg: CfgNode) -> Recipe:
+    """Flip and resize, half of the time with a crop in between: the official `detr_panoptic`."""
+    size = cfg.INPUT
+    flip = _flip(cfg)
+    resize = _resize(cfg)
+    if not size.CROP.ENABLED:
+        return [*flip, resize]
+    crop = [
+        T.ResizeShortestEdge(_CROP_LENGTHS, sample_style="choice"),
+        T.RandomCrop(size.CROP.TYPE, size.CROP.SIZE),
+    ]
+    return [OneOf([*flip, resize], [*flip, *crop, resize])]
+
+
+class OneOf(T.Augmentation):
+    """One of two recipes, each half of the time."""
+
+    def __init__(self, first: Sequence[T.Augmentation], second: Sequence[T.Augmentation]):
+        super().__init__()
+        self._init({"first": first, "second": second})
+
+    def __call__(self, aug_input: T.AugInput) -> T.Transform:
+        chosen = self.first if np.random.rand() > 0.5 else self.second
+        return aug_input.apply_augmentations(chosen)
+
+
+def test_recipe(cfg: CfgNode) -> Recipe:
     """Resize to MIN_SIZE_TEST, as detectron2 does; MIN_SIZE_TEST 0 keeps the picture's size."""
     size = cfg.INPUT
     if size.MIN_SIZE_TEST == 0:
@@ -49,3 +97,28 @@ def pad_to_multiple(tensor: torch.Tensor, divisor: int, value: int) -> torch.Ten
         return tensor
     height, width = tensor.shape[-2:]
     return F.pad(tensor, (0, -width % divisor, 0, -height % divisor), value=value)
+
+
+def _standard_recipe(cfg: CfgNode, crop: T.Augmentation) -> Recipe:
+    recipe = [_resize(cfg)]
+    if cfg.INPUT.CROP.ENABLED:
+        recipe.append(crop)
+    if cfg.INPUT.COLOR_AUG_SSD:
+        recipe.append(ColorAugSSDTransform(img_format=cfg.INPUT.FORMAT))
+    return recipe + _flip(cfg)
+
+
+def _resize(cfg: CfgNode) -> T.Augmentation:
+    size = cfg.INPUT
+    return T.ResizeShortestEdge(
+        size.MIN_SIZE_TRAIN, size.MAX_SIZE_TRAIN, size.MIN_SIZE_TRAIN_SAMPLING
+    )
+
+
+def _flip(cfg: CfgNode) -> Recipe:
+    direction = cfg.INPUT.RANDOM_FLIP
+    if direction not in ("none", "horizontal", "vertical"):
+        raise ValueError(f"INPUT.RANDOM_FLIP={direction!r}; set it to none, horizontal or vertical")
+    if direction == "none":
+        return []
+    return [T.RandomFlip(horizontal=direction == "horizontal", vertical=direction == "vertical")]

@@ -6,24 +6,42 @@ H W the size of the transformed and padded image
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import detection_utils
 from detectron2.data import transforms as T
+from detectron2.utils.file_io import PathManager
+from PIL import Image
 
 from mask2former.data.augmentation import (
     IMAGE_PADDING,
+    Recipe,
+    detr_recipe,
+    instance_recipe,
+    large_scale_jitter_recipe,
     pad_to_multiple,
     semantic_recipe,
     test_recipe,
 )
 from mask2former.data.errors import SampleError
-from mask2former.data.targets import SemanticTargets
+from mask2former.data.targets import (
+    InstanceTargets,
+    Moved,
+    PanopticTargets,
+    SemanticTargets,
+    Targets,
+    check_size,
+)
 
 logger = logging.getLogger(__name__)
+
+_FORMATS = ("RGB", "BGR", "L", "YUV-BT.601")  # those that detectron2 reads
+
+# Pillow's modes of one channel with more than 8 bits, which it cuts off at 255 on conversion.
+_DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 def _semantic_targets(cfg: CfgNode) -> SemanticTargets:
@@ -31,9 +49,27 @@ def _semantic_targets(cfg: CfgNode) -> SemanticTargets:
     return SemanticTargets(num_classes=head.NUM_CLASSES, ignore_value=head.IGNORE_VALUE)
 
 
+def _instance_targets(cfg: CfgNode) -> InstanceTargets:
+    return InstanceTargets(num_classes=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
+
+
+def _panoptic_targets(cfg: CfgNode) -> PanopticTargets:
+    head, crop = cfg.MODEL.SEM_SEG_HEAD, cfg.INPUT.CROP
+    return PanopticTargets(
+        num_classes=head.NUM_CLASSES,
+        ignore_value=head.IGNORE_VALUE,
+        with_class_map=crop.ENABLED and crop.SINGLE_CATEGORY_MAX_AREA < 1,
+    )
+
+
 # INPUT.DATASET_MAPPER_NAME -> (cfg -> augmentations, cfg -> target builder)
-RECIPES: dict[str, tuple[Callable[[CfgNode], list], Callable[[CfgNode], Any]]] = {
+RECIPES: dict[str, tuple[Callable[[CfgNode], Recipe], Callable[[CfgNode], Targets]]] = {
     "mask_former_semantic": (semantic_recipe, _semantic_targets),
+    "mask_former_instance": (instance_recipe, _instance_targets),
+    "mask_former_panoptic": (semantic_recipe, _panoptic_targets),
+    "coco_instance_lsj": (large_scale_jitter_recipe, _instance_targets),
+    "coco_panoptic_lsj": (large_scale_jitter_recipe, _panoptic_targets),
+    "detr_panoptic": (detr_recipe, _panoptic_targets),
 }
 
 
@@ -43,12 +79,14 @@ class MaskFormerDatasetMapper:
     A call takes a dataset dict and returns a new one, with
         image: uint8 (3,H,W), in INPUT.FORMAT order
         height, width: the size of the file, to which predictions are scaled back
-        in training also what the target builder adds: sem_seg, instances
+        in training also what the target builder adds: instances, and for semantic ones sem_seg
 
     Raises:
         SampleError: a file is missing, truncated, of another size than its annotation says, or
-            holds labels outside the classes.
+            holds labels outside the classes; or the dataset lacks what the targets are made of.
     """
+
+    recipe_name: ClassVar[str | None] = None  # None: INPUT.DATASET_MAPPER_NAME
 
     @configurable
     def __init__(
@@ -57,7 +95,7 @@ class MaskFormerDatasetMapper:
         *,
         augmentations: Sequence[T.Augmentation | T.Transform],
         image_format: str,
-        targets: SemanticTargets | None,
+        targets: Targets | None,
         size_divisibility: int = -1,
     ):
         """
@@ -77,6 +115,10 @@ class MaskFormerDatasetMapper:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict:
+        if cfg.INPUT.FORMAT not in _FORMATS:
+            raise ValueError(
+                f"INPUT.FORMAT={cfg.INPUT.FORMAT!r}; set it to one of {', '.join(_FORMATS)}"
+            )
         if not is_train:
             return {
                 "is_train": False,
@@ -84,7 +126,7 @@ class MaskFormerDatasetMapper:
                 "image_format": cfg.INPUT.FORMAT,
                 "targets": None,
             }
-        name = cfg.INPUT.DATASET_MAPPER_NAME
+        name = cls.recipe_name or cfg.INPUT.DATASET_MAPPER_NAME
         if name not in RECIPES:
             raise ValueError(
                 f"INPUT.DATASET_MAPPER_NAME={name!r} is not known; choose one of {list(RECIPES)}"
@@ -101,39 +143,50 @@ class MaskFormerDatasetMapper:
     def __call__(self, dataset_dict: dict) -> dict:
         sample = dict(dataset_dict)
         sample.pop("annotations", None)
-        image = _read(sample["file_name"], self.image_format)  # (H0,W0,3)
-        height, width = image.shape[:2]
-        expected = sample.setdefault("height", height), sample.setdefault("width", width)
-        if (height, width) != expected:
-            raise SampleError(
-                f"{sample['file_name']}: the picture has {height}x{width} pixels, its annotation "
-                f"says {expected[0]}x{expected[1]}; one of the two belongs to another file"
-            )
+        path = sample["file_name"]
+        image = _read_picture(path, self.image_format)  # (H0,W0,3)
+        size = image.shape[:2]
+        expected = sample.setdefault("height", size[0]), sample.setdefault("width", size[1])
+        check_size(path, size, expected, "annotation says")
+        class_map = truth = None
+        if self.is_train:
+            class_map, truth = self.targets.read(dataset_dict, size, _read)
+        augmented = T.AugInput(image, sem_seg=class_map)
+        transforms = augmented.apply_augmentations(self.augmentations)
+        image = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
         if not self.is_train:
-            augmented = T.AugInput(image)
-            augmented.apply_augmentations(self.augmentations)
-            sample["image"] = _channels_first(augmented.image)
+            sample["image"] = image
             return sample
-
-        label = self.targets.read(dataset_dict, partial(_read, image_format=None))
-        if label.shape != (height, width):
-            raise SampleError(
-                f"{sample['file_name']}: the picture has {height}x{width} pixels, its labels "
-                f"{label.shape[0]}x{label.shape[1]}; one of the two belongs to another file"
-            )
-        # As double, like the official mapper: detectron2 resizes uint8 by another rule for the
-        # nearest neighbour (Pillow's) than floats (torch's), and single precision rounds apart.
-        augmented = T.AugInput(image, sem_seg=label.astype(np.float64))
-        augmented.apply_augmentations(self.augmentations)
-        label = torch.from_numpy(np.ascontiguousarray(augmented.sem_seg)).long()
-        pad = self.size_divisibility
-        sample["image"] = pad_to_multiple(_channels_first(augmented.image), pad, IMAGE_PADDING)
-        sample.update(self.targets.build(pad_to_multiple(label, pad, self.targets.ignore_value)))
+        pad = partial(_pad, self.size_divisibility)
+        sample["image"] = pad(image, IMAGE_PADDING)
+        moved = Moved(transforms, tuple(image.shape[1:]), augmented.sem_seg, pad)
+        sample.update(self.targets.build(truth, moved))
         return sample
 
 
-# The official name of what this is with INPUT.DATASET_MAPPER_NAME mask_former_semantic.
-MaskFormerSemanticDatasetMapper = MaskFormerDatasetMapper
+# The official classes. Each keeps to its own recipe, whatever INPUT.DATASET_MAPPER_NAME says.
+class MaskFormerSemanticDatasetMapper(MaskFormerDatasetMapper):
+    recipe_name = "mask_former_semantic"
+
+
+class MaskFormerInstanceDatasetMapper(MaskFormerDatasetMapper):
+    recipe_name = "mask_former_instance"
+
+
+class MaskFormerPanopticDatasetMapper(MaskFormerDatasetMapper):
+    recipe_name = "mask_former_panoptic"
+
+
+class COCOInstanceNewBaselineDatasetMapper(MaskFormerDatasetMapper):
+    recipe_name = "coco_instance_lsj"
+
+
+class COCOPanopticNewBaselineDatasetMapper(MaskFormerDatasetMapper):
+    recipe_name = "coco_panoptic_lsj"
+
+
+class DETRPanopticDatasetMapper(MaskFormerDatasetMapper):
+    recipe_name = "detr_panoptic"
 
 
 def build_mapper(cfg: CfgNode, is_train: bool) -> MaskFormerDatasetMapper:
@@ -145,8 +198,20 @@ def build_mapper(cfg: CfgNode, is_train: bool) -> MaskFormerDatasetMapper:
     return MaskFormerDatasetMapper(cfg, is_train)
 
 
-def _channels_first(image: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+def _pad(divisor: int, tensor: torch.Tensor, value: int) -> torch.Tensor:
+    return pad_to_multiple(tensor, divisor, value)
+
+
+def _read_picture(path: str, image_format: str) -> np.ndarray:
+    image = _read(path, image_format)
+    with PathManager.open(path, "rb") as file, Image.open(file) as header:
+        mode = header.mode
+    if mode in _DEEP_MODES:
+        raise SampleError(
+            f"{path}: a grey picture of more than 8 bits (Pillow's mode {mode}), of which all "
+            "above 255 would be white; scale it to 8 bits"
+        )
+    return image
 
 
 def _read(path: str, image_format: str | None) -> np.ndarray:
@@ -154,7 +219,8 @@ def _read(path: str, image_format: str | None) -> np.ndarray:
         return detection_utils.read_image(path, format=image_format)
     except FileNotFoundError as error:
         raise SampleError(f"{path}: no such file; the dataset's list names it") from error
-    except (OSError, SyntaxError) as error:  # Pillow raises either on a broken file
+    # What Pillow raises on a broken file, or on one made to fill the memory.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = error.__cause__ or error  # the embedded detectron2 has made a sentence of it
         raise SampleError(
             f"{path}: not a whole picture ({reason}); copy or download this file again"

@@ -12,7 +12,6 @@ from PIL import Image
 from mask2former.data import build_mapper
 from mask2former.data.augmentation import pad_to_multiple
 from mask2former.data.errors import SampleError
-from mask2former.data.targets import SemanticTargets
 
 
 @pytest.fixture
@@ -182,14 +181,17 @@ def test_an_unlabelled_picture_has_no_targets(cfg, tmp_path):
     _check_targets(mapped)
 
 
-def test_another_ignore_value():
-    targets = SemanticTargets(num_classes=3, ignore_value=7)
-    built = targets.build(torch.tensor([[7, 2], [0, 7]]))
+def test_another_ignore_value(cfg, tmp_path):
+    label = np.array([[7, 2], [0, 7]], np.uint8)
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = 3, 7
+    cfg.INPUT.MIN_SIZE_TRAIN = (2,)
+    built = build_mapper(cfg, True)(_save(tmp_path, label[..., None].repeat(3, 2), label))
     assert built["instances"].gt_classes.tolist() == [0, 2]
     assert built["instances"].gt_masks.tolist() == [
         [[False, False], [True, False]],
         [[False, True], [False, False]],
     ]
+    _check_targets(built, ignore=7)
 
 
 def test_testing_is_as_in_detectron2(cfg, datasets_root):

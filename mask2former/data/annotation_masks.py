@@ -1,0 +1,128 @@
+"""COCO segmentations: polygons or run lengths, moved with their picture and drawn as masks.
+
+P corners of a polygon, H W a size in pixels. Polygons stay polygons while a picture is resized,
+flipped and cropped, so that their borders are drawn once, at the size at which they are learned.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pycocotools.mask
+from detectron2.data import transforms as T
+from detectron2.structures import polygons_to_bitmask
+
+# Polygons, each (P,2) float64 as x, y, or a mask (H,W) uint8.
+Segmentation = list[np.ndarray] | np.ndarray
+
+
+def read_segmentation(segmentation: Any, height: int, width: int) -> Segmentation:
+    """Check what an annotation has as "segmentation" and bring it into one of two forms.
+
+    Args:
+        segmentation: polygons [[x0, y0, x1, y1, ...], ...], or a dict with "size" (height, width)
+            and "counts", compressed or not.
+        height, width: of the picture. What of a polygon lies outside is cut off.
+
+    Returns:
+        polygons with at least three corners, perhaps none, or a mask.
+
+    Raises:
+        ValueError: it has another form, another size, or is damaged; the message begins with
+            "its segmentation" and says what was found.
+    """
+    if isinstance(segmentation, dict):
+        return _decode(segmentation, height, width)
+    if not isinstance(segmentation, Sequence) or isinstance(segmentation, str):
+        raise ValueError(
+            f"its segmentation is of type {type(segmentation).__name__}; give polygons as a list "
+            "of lists, or run lengths as a dict of size and counts"
+        )
+    polygons = [clip_polygon(_corners(polygon), height, width) for polygon in segmentation]
+    return [polygon for polygon in polygons if len(polygon) >= 3]  # two corners cover no pixel
+
+
+def draw(segmentation: Segmentation, height: int, width: int) -> np.ndarray:
+    """The mask (H,W) bool of a segmentation; polygons are united."""
+    if isinstance(segmentation, np.ndarray):
+        return segmentation.astype(bool)
+    clipped = [clip_polygon(polygon, height, width) for polygon in segmentation]
+    flat = [polygon.reshape(-1) for polygon in clipped if len(polygon) >= 3]
+    return polygons_to_bitmask(flat, height, width)
+
+
+def transform(segmentation: Segmentation, transforms: T.Transform) -> Segmentation:
+    """Move a segmentation as its picture was moved.
+
+    Corners are moved one by one, also by a crop: `draw` cuts off what then lies outside.
+    """
+    if isinstance(segmentation, np.ndarray):
+        return transforms.apply_segmentation(segmentation)
+    return [transforms.apply_coords(polygon.copy()) for polygon in segmentation]
+
+
+def clip_polygon(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(P,2) -> (P',2): the part of a polygon inside a picture (Sutherland and Hodgman, 1974).
+
+    Parts that the border separates stay joined by edges along the border, which cover no pixel.
+    """
+    for axis, limit, sign in ((0, 0, 1), (0, width, -1), (1, 0, 1), (1, height, -1)):
+        depth = sign * (polygon[:, axis] - limit)  # (P,), not negative inside
+        inside = depth >= 0
+        if inside.all():
+            continue
+        crosses = inside != np.roll(inside, -1)  # from this corner to the next one
+        step = np.roll(depth, -1) - depth
+        share = np.divide(-depth, step, out=np.zeros_like(depth), where=crosses)
+        crossing = polygon + share[:, None] * (np.roll(polygon, -1, axis=0) - polygon)
+        crossing[:, axis] = limit
+        points = np.stack([polygon, crossing], axis=1)  # (P,2,2): each corner, then a crossing
+        polygon = points[np.stack([inside, crosses], axis=1)]
+    return polygon
+
+
+def _corners(polygon: Any) -> np.ndarray:
+    if not isinstance(polygon, (Sequence, np.ndarray)) or isinstance(polygon, str):
+        raise ValueError(
+            f"its segmentation has {polygon!r} in the place of a polygon; give a list of polygons, "
+            "each [x0, y0, x1, y1, ...]"
+        )
+    try:
+        values = np.asarray(polygon, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"its segmentation has a polygon that is no list of numbers ({error})"
+        ) from error
+    if values.ndim != 1 or len(values) % 2:
+        raise ValueError(
+            f"its segmentation has a polygon of the shape {values.shape}; give an even number of "
+            "coordinates [x0, y0, x1, y1, ...]"
+        )
+    if not np.isfinite(values).all():
+        raise ValueError("its segmentation has a polygon with coordinates that are no numbers")
+    return values.reshape(-1, 2)
+
+
+def _decode(rle: dict, height: int, width: int) -> np.ndarray:
+    size, counts = rle.get("size"), rle.get("counts")
+    if not isinstance(counts, (list, str, bytes)) or not isinstance(size, (list, tuple)):
+        raise ValueError("its segmentation is a dict without size and counts of run lengths")
+    if tuple(size) != (height, width):
+        raise ValueError(
+            f"its segmentation has the size {list(size)}, but the picture [{height}, {width}]; "
+            "one of the two belongs to another file"
+        )
+    try:
+        if isinstance(counts, list):
+            if min(counts, default=0) < 0 or sum(counts) != height * width:
+                raise ValueError(f"they cover {sum(counts)}")
+            rle = pycocotools.mask.frPyObjects(rle, height, width)
+        mask = pycocotools.mask.decode(rle)
+        # Where run lengths end early, decode leaves what the memory held before.
+        if np.count_nonzero(mask) != pycocotools.mask.area(rle):
+            raise ValueError("they end before")
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"its segmentation has run lengths that do not fill {height}x{width} pixels ({error})"
+        ) from error
+    return mask
