@@ -21,9 +21,10 @@ PARTS = tuple(
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "_provider": (),
     "device": (),
-    "config": ("device",),
+    "hints": (),
+    "config": ("device", "hints"),
     "layers": ("device",),
-    **{part: ("device", "layers") for part in PARTS},
+    **{part: ("device", "hints", "layers") for part in PARTS},
     "modeling.head": ("device", "layers", *PARTS),
     "modeling.maskformer_model": ("device", "layers", *PARTS, "modeling.head"),
     "modeling": ("device", "layers", *PARTS, "modeling.head", "modeling.maskformer_model"),
@@ -175,12 +176,13 @@ def test_registries_import_no_implementation():
 
 
 def test_only_installed_packages_are_imported():
-    (requires,) = (
-        ast.literal_eval(node.value)
+    listed = {
+        node.arg: ast.literal_eval(node.value)
         for node in ast.walk(parse(ROOT / "setup.py"))
-        if isinstance(node, ast.keyword) and node.arg == "install_requires"
-    )
-    installed = {re.split(r"[<>=!~ ]", r)[0] for r in requires}
+        if isinstance(node, ast.keyword) and node.arg in ("install_requires", "extras_require")
+    }
+    extras = (r for name, some in listed["extras_require"].items() if name != "test" for r in some)
+    installed = {re.split(r"[<>=!~ ]", r)[0] for r in (*listed["install_requires"], *extras)}
     known = {IMPORT_NAMES.get(name, name) for name in installed}
     known |= {"mask2former", "detectron2", "panopticapi", "", *sys.stdlib_module_names}
     found = [

@@ -1,8 +1,7 @@
 """From a YAML file and a command line to a config; what is wrong with either is one sentence."""
 
-import difflib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -10,6 +9,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.projects.deeplab import add_deeplab_config
 
 from mask2former.config.keys import add_maskformer2_config
+from mask2former.hints import nearest
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -29,12 +29,6 @@ def get_config_file(name: str) -> str:
     have = {str(p.relative_to(root)) for root in CONFIG_ROOTS for p in root.rglob("*.yaml")}
     hint = nearest(name, have) or "; give its path, or the name of one in configs/"
     raise FileNotFoundError(f"{name}: no such config{hint}")
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """The end of an error message: a hint at the known name that is most like `name`, if any is."""
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:

@@ -7,8 +7,8 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 
-from mask2former.config.files import nearest
 from mask2former.device import amp_dtype, resolve_device
+from mask2former.hints import nearest
 
 # Which list of a dataset's metadata holds the classes that a model of this evaluator_type predicts.
 _CLASS_LISTS = {"coco": "thing_classes", "cityscapes_instance": "thing_classes"}

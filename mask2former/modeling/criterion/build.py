@@ -1,7 +1,9 @@
 """The criterion that a config describes."""
 
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 
+from mask2former.modeling.criterion.class_weights import KEY, class_weights
 from mask2former.modeling.criterion.criterion import SetCriterion
 from mask2former.modeling.criterion.mask_comparison import AtPoints, MaskComparison, WholeMasks
 
@@ -12,7 +14,7 @@ def build_criterion(cfg: CfgNode, num_classes: int) -> SetCriterion:
     Args:
         num_classes: K, without "no object".
     Raises:
-        ValueError: there is no such MASK_LOSS.
+        ValueError: there is no such MASK_LOSS, or CLASS_WEIGHTS does not fit the training set.
     """
     mask_former = cfg.MODEL.MASK_FORMER
     return SetCriterion(
@@ -23,6 +25,7 @@ def build_criterion(cfg: CfgNode, num_classes: int) -> SetCriterion:
         no_object_weight=mask_former.NO_OBJECT_WEIGHT,
         deep_supervision=mask_former.DEEP_SUPERVISION,
         comparison=build_mask_comparison(mask_former),
+        class_weights=read_class_weights(cfg, num_classes),
         class_norm_over_ranks=mask_former.CLASS_NORM_OVER_RANKS,
     )
 
@@ -39,4 +42,21 @@ def build_mask_comparison(mask_former: CfgNode) -> MaskComparison:
         )
     raise ValueError(
         f"MODEL.MASK_FORMER.MASK_LOSS={mask_former.MASK_LOSS!r}; set it to points or whole_masks"
+    )
+
+
+def read_class_weights(cfg: CfgNode, num_classes: int) -> list[float] | None:
+    """What CLASS_WEIGHTS says of the first training set's classes; None without either."""
+    entries, names = cfg.MODEL.MASK_FORMER.CLASS_WEIGHTS, cfg.DATASETS.TRAIN
+    if not entries or not names:
+        return None
+    metadata = MetadataCatalog.get(names[0])
+    # A panoptic dataset has both, and may count things and stuff together or apart.
+    for key in ("stuff_classes", "thing_classes"):
+        classes = metadata.get(key) or ()
+        if len(classes) == num_classes:
+            return class_weights(entries, classes)
+    raise ValueError(
+        f"{KEY} names classes, but the metadata of {names[0]} has no list of {num_classes} of "
+        "them; set MODEL.SEM_SEG_HEAD.NUM_CLASSES to their number"
     )
