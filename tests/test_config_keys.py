@@ -16,14 +16,6 @@ NOT_READ_YET = {
         for part in ("MASK_FORMER", "SEM_SEG_HEAD", "RESNETS")
     },
     "MODEL.MASK_FORMER.ENC_LAYERS": "the original MaskFormer's transformer",
-    **{
-        f"MODEL.SWIN.{key}": "the Swin backbone"
-        for key in (
-            *("PRETRAIN_IMG_SIZE", "PATCH_SIZE", "EMBED_DIM", "DEPTHS", "NUM_HEADS"),
-            *("WINDOW_SIZE", "MLP_RATIO", "QKV_BIAS", "QK_SCALE", "DROP_RATE", "ATTN_DROP_RATE"),
-            *("DROP_PATH_RATE", "APE", "PATCH_NORM", "OUT_FEATURES", "USE_CHECKPOINT"),
-        )
-    },
 }
 
 
