@@ -1,6 +1,6 @@
 """Cityscapes results as cityscapesscripts computes them, from prediction files.
 
-Its evaluation script reads the environment as it is imported, so it is imported when it is needed.
+Its evaluation scripts read the environment as they are imported, so that is when they are needed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import os
 import tempfile
 import types
+import warnings
 from collections import OrderedDict
 
 import numpy as np
@@ -51,6 +52,72 @@ class CityscapesEvaluator(DatasetEvaluator):
             self._working_dir.cleanup()
         self._logger.info(f"Predictions go to {self._temp_dir}")
 
+    def _pairs(self, gt_suffix: str, pred_suffix: str) -> tuple[list[str], list[str]]:
+        """The predictions' files and those of the ground truth, one for each of its images."""
+        self._logger.info(f"Scoring the predictions in {self._temp_dir}")
+        gt_dir = PathManager.get_local_path(self._metadata.gt_dir)
+        gt_files = sorted(glob.glob(os.path.join(gt_dir, "*", "*" + gt_suffix)))
+        if not gt_files:
+            raise FileNotFoundError(
+                f"no ground truth *{gt_suffix} in the city folders of {gt_dir}; "
+                "check DETECTRON2_DATASETS"
+            )
+        return [self._prediction_of(file, gt_suffix, pred_suffix) for file in gt_files], gt_files
+
+    def _prediction_of(self, gt_file: str, gt_suffix: str, pred_suffix: str) -> str:
+        frame = os.path.basename(gt_file).removesuffix(gt_suffix)  # city_sequence_frame
+        found = glob.glob(os.path.join(glob.escape(self._temp_dir), f"{frame}_*{pred_suffix}"))
+        if len(found) != 1:
+            raise FileNotFoundError(
+                f"{len(found)} predictions for the ground truth {gt_file}; evaluate a dataset that "
+                "has each of its images once"
+            )
+        return found[0]
+
+
+class CityscapesInstanceEvaluator(CityscapesEvaluator):
+    """AP, averaged over IoUs of 0.5 to 0.95, and AP50, of the classes that have instances.
+
+    Args:
+        dataset_name: a registered dataset with the metadata `gt_dir` and `thing_classes`.
+    """
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        """Write the "instances" of a batch: pred_masks (N,H,W), pred_classes (N,), scores (N,)."""
+        from cityscapesscripts.helpers.labels import name2label
+
+        for image, output in zip(inputs, outputs):
+            stem = os.path.splitext(os.path.basename(image["file_name"]))[0]
+            lines = []
+            if "instances" in output:
+                instances = output["instances"].to("cpu")
+                classes = [self._metadata.thing_classes[i] for i in instances.pred_classes]
+                for number, name in enumerate(classes):
+                    mask_file = f"{stem}_{number}.png"
+                    mask = instances.pred_masks[number].numpy().astype(np.uint8)
+                    Image.fromarray(255 * mask).save(os.path.join(self._temp_dir, mask_file))
+                    score = instances.scores[number].item()
+                    lines.append(f"{mask_file} {name2label[name].id} {score}\n")
+            # A file for each image, as the benchmark wants it.
+            with open(os.path.join(self._temp_dir, f"{stem}_pred.txt"), "w") as f:
+                f.writelines(lines)
+
+    def evaluate(self) -> dict[str, dict[str, float]] | None:
+        """{"segm": {"AP", "AP50"}} in percent in the main process, else None.
+
+        Raises:
+            FileNotFoundError: no ground truth below `gt_dir`, or no prediction for one of its
+                images.
+        """
+        comm.synchronize()
+        if comm.get_rank() > 0:
+            return None
+        pred_files, gt_files = self._pairs("_gtFine_instanceIds.png", "pred.txt")
+        averages = _evaluate_instances(pred_files, gt_files, os.path.abspath(self._temp_dir))
+        self._working_dir.cleanup()
+        metrics = {"AP": 100 * averages["allAp"], "AP50": 100 * averages["allAp50%"]}
+        return OrderedDict(segm=metrics)
+
 
 class CityscapesSemSegEvaluator(CityscapesEvaluator):
     """IoU and instance-weighted iIoU over classes and over categories (`_sup`), in percent."""
@@ -86,16 +153,7 @@ class CityscapesSemSegEvaluator(CityscapesEvaluator):
         comm.synchronize()
         if comm.get_rank() > 0:
             return None
-        self._logger.info(f"Scoring the predictions in {self._temp_dir}")
-        suffix = "_gtFine_labelIds.png"
-        gt_dir = PathManager.get_local_path(self._metadata.gt_dir)
-        gt_files = sorted(glob.glob(os.path.join(gt_dir, "*", "*" + suffix)))
-        if not gt_files:
-            raise FileNotFoundError(
-                f"no ground truth *{suffix} in the city folders of {gt_dir}; "
-                "check DETECTRON2_DATASETS"
-            )
-        pred_files = [self._prediction_of(gt_file, suffix) for gt_file in gt_files]
+        pred_files, gt_files = self._pairs("_gtFine_labelIds.png", "pred.png")
         scores = _evaluate_pixels(pred_files, gt_files)
         self._working_dir.cleanup()
         for name in ("class", "category"):
@@ -109,25 +167,34 @@ class CityscapesSemSegEvaluator(CityscapesEvaluator):
         metrics = {name: 100.0 * scores[average] for name, average in averages.items()}
         return OrderedDict(sem_seg=metrics)
 
-    def _prediction_of(self, gt_file: str, suffix: str) -> str:
-        frame = os.path.basename(gt_file).removesuffix(suffix)  # city_sequence_frame
-        found = glob.glob(os.path.join(glob.escape(self._temp_dir), f"{frame}_*pred.png"))
-        if len(found) != 1:
-            raise FileNotFoundError(
-                f"{len(found)} predictions for the ground truth {gt_file}; evaluate a dataset that "
-                "has each of its images once"
-            )
-        return found[0]
-
 
 def _evaluate_pixels(pred_files: list[str], gt_files: list[str]) -> dict:
     from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as script
 
-    if not hasattr(np, "in1d"):  # the script calls what NumPy 2.4 has removed
-        script.np = types.SimpleNamespace(**vars(np), in1d=np.isin)
+    _replace_removed_functions(script)
     args = copy.copy(script.args)
     args.JSONOutput, args.colorized, args.quiet = False, False, True
     return script.evaluateImgLists(pred_files, gt_files, args)
+
+
+def _evaluate_instances(pred_files: list[str], gt_files: list[str], folder: str) -> dict:
+    from cityscapesscripts.evaluation import evalInstanceLevelSemanticLabeling as script
+
+    _replace_removed_functions(script)
+    args = copy.copy(script.args)
+    args.predictionPath, args.quiet = folder, True
+    script.setInstanceLabels(args)
+    # Its evaluateImgLists would leave a file in the current directory.
+    instances = script.instances2dict(gt_files)
+    matches = script.matchGtWithPreds(pred_files, gt_files, instances, args)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Mean of empty slice")  # no class has instances
+        return script.computeAverages(script.evaluateMatches(matches, args), args)
+
+
+def _replace_removed_functions(script: types.ModuleType) -> None:
+    if not hasattr(np, "in1d"):  # the scripts call what NumPy 2.4 has removed
+        script.np = types.SimpleNamespace(**vars(np), in1d=np.isin)
 
 
 def _table(kind: str, scores: dict[str, float], instance_scores: dict[str, float]) -> str:
