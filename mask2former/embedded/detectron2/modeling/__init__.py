@@ -20,12 +20,14 @@ from .meta_arch import (
     build_sem_seg_head,
 )
 from .postprocessing import detector_postprocess
+from .test_time_augmentation import DatasetMapperTTA
 
 __all__ = [
     "BACKBONE_REGISTRY",
     "META_ARCH_REGISTRY",
     "SEM_SEG_HEADS_REGISTRY",
     "Backbone",
+    "DatasetMapperTTA",
     "ResNet",
     "ResNetBlockBase",
     "SemanticSegmentor",
