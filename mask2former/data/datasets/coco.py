@@ -8,7 +8,8 @@ datasets/prepare_coco_semantic_annos_from_panoptic_annos.py adds:
     annotations/image_info_{test,test-dev}2017.json
     panoptic_{train,val}2017/*.png          colours are segment ids
     panoptic_semseg_{train,val}2017/*.png   added: the 133 classes
-    panoptic_stuff_{train,val}2017/*.png    added by --stuff: 0 any thing, 1... the stuff classes
+    panoptic_stuff_{train,val}2017/*.png    added by datasets/prepare_panoptic_fpn.py: 0 any thing,
+                                            1... the stuff classes
 
 Things come first, so that a thing's contiguous id is the same in all forms.
 """
@@ -121,7 +122,10 @@ def _register_panoptic(base: str, split: str) -> None:
         f"{split}2017.zip",
         f"panoptic_annotations_trainval2017.zip and from within it panoptic_{split}2017.zip",
     )
-    prepare = f"{download}, then run {_prepare_command(base)}"
+    prepare, prepare_stuff = (
+        f"{download}, then run python datasets/{script}.py {base}"
+        for script in ("prepare_coco_semantic_annos_from_panoptic_annos", "prepare_panoptic_fpn")
+    )
     load = partial(load_panoptic_json, panoptic_json, image_dir, panoptic_dir, THING_IDS)
     register(
         name,
@@ -140,7 +144,6 @@ def _register_panoptic(base: str, split: str) -> None:
         **files,
         **_ALL_METADATA,
     )
-    prepare_stuff = f"{prepare} --stuff"
     register(
         f"{name}_separated",
         partial(load_coco_separated, instance_json, image_dir, stuff_dir, prepare_stuff),
@@ -163,7 +166,3 @@ def _unpack(base: str, *archives: str) -> str:
         f"unpack COCO's {' and '.join(archives)} in {base}, or set DETECTRON2_DATASETS to the "
         "directory above coco/"
     )
-
-
-def _prepare_command(base: str) -> str:
-    return f"python datasets/prepare_coco_semantic_annos_from_panoptic_annos.py {base}"
