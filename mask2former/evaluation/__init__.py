@@ -2,5 +2,6 @@
 
 from mask2former.evaluation.build import build_evaluator
 from mask2former.evaluation.cityscapes import CityscapesSemSegEvaluator
+from mask2former.evaluation.cityscapes_instances import CityscapesInstanceEvaluator
 
-__all__ = ["CityscapesSemSegEvaluator", "build_evaluator"]
+__all__ = ["CityscapesInstanceEvaluator", "CityscapesSemSegEvaluator", "build_evaluator"]

@@ -62,19 +62,11 @@ class CityscapesSemSegEvaluator(DatasetEvaluator):
             name = sample["file_name"]
             train_ids = output["sem_seg"].argmax(0).cpu().numpy()  # (H,W)
             prediction = LABEL_ID[train_ids]
-            self.confusion[name] = confusion_matrix(prediction, self._read(name, "labelIds"))
-            self.instances[name] = instance_hits(prediction, self._read(name, "instanceIds"))
-
-    def _read(self, image_file: str, kind: str) -> np.ndarray:
-        folder, name = os.path.split(image_file)
-        name = f"{name.removesuffix(IMAGE_SUFFIX)}_gtFine_{kind}.png"
-        path = os.path.join(self.gt_dir, os.path.basename(folder), name)
-        if not os.path.isfile(path):
-            raise FileNotFoundError(
-                f"{path}: no such file, and without it {image_file} cannot be evaluated; "
-                "unpack gtFine completely"
+            label_ids, instance_ids = (
+                read_ground_truth(self.gt_dir, name, kind) for kind in ("labelIds", "instanceIds")
             )
-        return read_image(path)
+            self.confusion[name] = confusion_matrix(prediction, label_ids)
+            self.instances[name] = instance_hits(prediction, instance_ids)
 
     def evaluate(self) -> OrderedDict | None:
         """
@@ -90,6 +82,23 @@ class CityscapesSemSegEvaluator(DatasetEvaluator):
         results = cityscapes_scores(confusion, hits)
         logger.info("Cityscapes scores in percent:\n%s", create_small_table(results))
         return OrderedDict(sem_seg=results)
+
+
+def read_ground_truth(gt_dir: str, image_file: str, kind: str) -> np.ndarray:
+    """An image's "labelIds" or "instanceIds" from a folder of cities, (H,W).
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    folder, name = os.path.split(image_file)
+    name = f"{name.removesuffix(IMAGE_SUFFIX)}_gtFine_{kind}.png"
+    path = os.path.join(gt_dir, os.path.basename(folder), name)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"{path}: no such file, and without it {image_file} cannot be evaluated; "
+            "unpack gtFine completely"
+        )
+    return read_image(path)
 
 
 def confusion_matrix(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
