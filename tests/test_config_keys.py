@@ -10,12 +10,6 @@ from mask2former.config import add_maskformer2_config
 
 # Keys of official configs, which must load, that belong to parts still to come.
 NOT_READ_YET = {
-    **{f"SOLVER.{key}": "scaling" for key in ("AUTO_SCALE", "REFERENCE_IMS_PER_BATCH")},
-    **{
-        f"MODEL.{part}.USE_CHECKPOINT": "gradient checkpointing"
-        for part in ("MASK_FORMER", "SEM_SEG_HEAD", "RESNETS")
-    },
-    "MODEL.MASK_FORMER.ENC_LAYERS": "the original MaskFormer's transformer",
 }
 
 

@@ -19,11 +19,16 @@ class MultiheadAttention(nn.Module):
     unless told otherwise; either keeps it from the fused kernels.
     """
 
-    def __init__(self, dim: int, num_heads: int):
+    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0):
+        """
+        Args:
+            dropout: share of the attention weights that training leaves out.
+        """
         super().__init__()
         if dim % num_heads:
             raise ValueError(f"{dim} channels do not divide into {num_heads} attention heads")
         self.num_heads = num_heads
+        self.dropout = dropout
         self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))  # query, key, value
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
         self.out_proj = nn.Linear(dim, dim)
@@ -45,7 +50,9 @@ class MultiheadAttention(nn.Module):
             )
         ]  # 3 x (B, heads, Q or K, C / heads)
         may_attend = None if attn_blocked is None else ~attn_blocked[:, None]
-        attended = F.scaled_dot_product_attention(*heads, attn_mask=may_attend)
+        attended = F.scaled_dot_product_attention(
+            *heads, attn_mask=may_attend, dropout_p=self.dropout if self.training else 0.0
+        )
         return self.out_proj(attended.transpose(1, 2).flatten(2))
 
 

@@ -137,5 +137,5 @@ def test_number_of_layers_must_count_the_queries():
 
 
 def test_unknown_decoder_names_the_known_ones():
-    with pytest.raises(ValueError, match="='Nonsense'; set it to one of MultiScaleMasked"):
+    with pytest.raises(ValueError, match=r"='Nonsense'; set it to one of .*MultiScaleMasked"):
         build("MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME", "Nonsense")

@@ -12,6 +12,7 @@ from detectron2.layers import Conv2d
 from fvcore.nn.weight_init import c2_xavier_fill
 from torch import Tensor, nn
 
+from mask2former.layers.checkpointing import recompute_in_backward
 from mask2former.layers.position_encoding import sine_position_encoding
 from mask2former.layers.transformer import MLP, CrossAttentionLayer, FFNLayer, SelfAttentionLayer
 from mask2former.modeling.transformer_decoder.build import TRANSFORMER_DECODER_REGISTRY
@@ -35,6 +36,8 @@ def attention_blocked_by(mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
 class MultiScaleMaskedTransformerDecoder(nn.Module):
     """Refines learned queries layer by layer; each layer looks at one feature level."""
 
+    _version = 2  # official code takes checkpoints of an earlier one for those below
+
     @configurable
     def __init__(
         self,
@@ -50,6 +53,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         pre_norm: bool,
         mask_dim: int,
         enforce_input_project: bool,
+        use_checkpoint: bool = False,
     ):
         """
         Args:
@@ -58,6 +62,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             hidden_dim: C.
             mask_dim: channels of the pixel feature.
             enforce_input_project: a 1x1 convolution on each level even if in_channels is C.
+            use_checkpoint: keep only the inputs of each layer for backward.
         """
         super().__init__()
         if not mask_classification:
@@ -71,6 +76,10 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         self.transformer_ffn_layers = nn.ModuleList(
             FFNLayer(hidden_dim, dim_feedforward, pre_norm) for _ in range(dec_layers)
         )
+        if use_checkpoint:
+            recompute_in_backward(self.transformer_cross_attention_layers)
+            recompute_in_backward(self.transformer_self_attention_layers)
+            recompute_in_backward(self.transformer_ffn_layers)
         self.decoder_norm = nn.LayerNorm(hidden_dim)
         self.query_feat = nn.Embedding(num_queries, hidden_dim)
         self.query_embed = nn.Embedding(num_queries, hidden_dim)  # the queries' positions
@@ -88,6 +97,13 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
     @classmethod
     def from_config(cls, cfg: CfgNode, in_channels: int, mask_classification: bool) -> dict:
         mask_former = cfg.MODEL.MASK_FORMER
+        if mask_former.TRANSFORMER_IN_FEATURE != "multi_scale_pixel_decoder":
+            raise ValueError(
+                f"MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE={mask_former.TRANSFORMER_IN_FEATURE!r}, "
+                "but MultiScaleMaskedTransformerDecoder looks at multi_scale_pixel_decoder; set it "
+                "to that, or, for a MaskFormer (v1) config, TRANSFORMER_DECODER_NAME to "
+                "StandardTransformerDecoder and MASK_LOSS to whole_masks"
+            )
         if mask_former.DEC_LAYERS < 1:
             raise ValueError(
                 f"MODEL.MASK_FORMER.DEC_LAYERS={mask_former.DEC_LAYERS}; it counts the predictions "
@@ -106,6 +122,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             "pre_norm": mask_former.PRE_NORM,
             "mask_dim": cfg.MODEL.SEM_SEG_HEAD.MASK_DIM,
             "enforce_input_project": mask_former.ENFORCE_INPUT_PROJ,
+            "use_checkpoint": mask_former.USE_CHECKPOINT,
         }
 
     def forward(self, multi_scale_features: Sequence[Tensor], pixel_feature: Tensor) -> dict:
