@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from mask2former.data.files import all_or_nothing, lock
@@ -33,6 +35,9 @@ class SplitSpec:
                 f"{self.num_train} pictures for training and {self.num_val} for validation with "
                 f"seed {self.seed}; give at least one of each, and a seed of 0 or more"
             )
+
+
+DEFAULT_SPEC = SplitSpec()
 
 
 def make_mini(
@@ -65,3 +70,9 @@ def make_mini(
                 seed = (spec.seed, split_number, index)
                 write(directory, split, index + 1, draw_labelled(spec.height, spec.width, seed))
             finish(directory)
+
+
+def save_picture(pixels: np.ndarray, path: Path) -> None:
+    """Write an array as the picture that its suffix says, with the directories above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, quality=95)  # of a JPEG

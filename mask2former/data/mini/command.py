@@ -1,0 +1,44 @@
+"""The command line that datasets/make_mini_*.py share."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mask2former.data.mini.splits import DEFAULT_SPEC, SplitSpec
+
+
+def mini_command(
+    makers: Sequence[Callable[[Path, SplitSpec], None]],
+    description: str,
+    default: SplitSpec = DEFAULT_SPEC,
+) -> None:
+    """Run each of `makers` on the root and the spec of the command line.
+
+    A user's mistake ends the process with one sentence.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    # Not the directory of the real datasets: the miniatures have the same names.
+    root = os.path.join(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")), "mini")
+    parser.add_argument("root", nargs="?", default=root, help="default: %(default)s")
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        default=(default.height, default.width),
+        metavar=("HEIGHT", "WIDTH"),
+    )
+    parser.add_argument("--train", type=int, default=default.num_train, help="number of pictures")
+    parser.add_argument("--val", type=int, default=default.num_val, help="number of pictures")
+    parser.add_argument("--seed", type=int, default=default.seed)
+    args = parser.parse_args()
+    try:
+        spec = SplitSpec(*args.size, args.train, args.val, args.seed)
+        for make in makers:
+            make(Path(args.root), spec)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(f"{args.root} is drawn and prepared; train with DETECTRON2_DATASETS={args.root}")
