@@ -15,9 +15,10 @@ from mask2former.data import (  # noqa: E402
     MaskFormerSemanticDatasetMapper,
 )
 from mask2former.modeling.maskformer_model import MaskFormer  # noqa: E402
-from mask2former.patch import resolve_auto_device  # noqa: E402
+from mask2former.modeling.test_time_augmentation import SemanticSegmentorWithTTA  # noqa: E402
+from mask2former.patch import extend_build_model  # noqa: E402
 
-resolve_auto_device()
+extend_build_model()
 
 __all__ = [
     "DETECTRON2_PROVIDER",
@@ -28,6 +29,7 @@ __all__ = [
     "MaskFormerInstanceDatasetMapper",
     "MaskFormerPanopticDatasetMapper",
     "MaskFormerSemanticDatasetMapper",
+    "SemanticSegmentorWithTTA",
     "add_maskformer2_config",
     "get_config_file",
 ]

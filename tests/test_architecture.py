@@ -27,10 +27,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     **{part: ("device", "hints", "layers") for part in PARTS},
     "modeling.head": ("device", "layers", *PARTS),
     "modeling.maskformer_model": ("device", "layers", *PARTS, "modeling.head"),
+    "modeling.test_time_augmentation": ("device", *PARTS, "modeling.maskformer_model"),
     "modeling": ("device", "layers", *PARTS, "modeling.head", "modeling.maskformer_model"),
     "data": ("device", "config"),
     "evaluation": ("device", "config"),
-    "patch": ("device",),
+    "patch": ("device", "layers"),
     # "" and _provider: it logs which detectron2 it is, and reads weights with the embedded reader.
     "engine": ("", "_provider", "device", "config", "layers", "modeling", "data", "evaluation"),
     "": ("_provider", "config", "modeling", "data", "evaluation", "patch"),

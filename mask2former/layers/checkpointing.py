@@ -5,23 +5,22 @@ of batch norms alone, so that losses, gradients and buffers are as without it.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
 def recompute_in_backward(modules: Iterable[nn.Module]) -> None:
-    """Let each of `modules` keep no more than its inputs for backward, when it is training.
+    """Let each of `modules` keep no more than its inputs for backward, while it is training.
 
-    Names of parameters and hooks stay. What is called must return a tensor of its tensor inputs.
+    The names of parameters stay. A module must not change its inputs in place.
     """
     for module in modules:
-        # On the instance: a wrapping module would rename the parameters of every checkpoint.
+        # On the instance: a module around it would rename the parameters.
         module.forward = partial(_forward, module, module.forward)
 
 
@@ -29,25 +28,24 @@ def _forward(module: nn.Module, forward: Callable[..., Any], *args: Any, **kwarg
     if not (module.training and torch.is_grad_enabled()):
         return forward(*args, **kwargs)
 
-    def contexts() -> tuple[Any, Any]:
-        return nullcontext(), _frozen_statistics(module)
+    def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
+        return nullcontext(), _unchanged_buffers(module)
 
     return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
 
 @contextmanager
-def _frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Batch norms within normalise by their batch, but do not add it to their running statistics.
+def _unchanged_buffers(module: nn.Module) -> Iterator[None]:
+    """Buffers, such as the running statistics of batch norms, are copies that are then dropped.
 
-    The buffers cannot be put back afterwards instead: backward holds them, unchanged.
+    To put old values back instead would spoil what backward has kept of them.
     """
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
-    before = [(norm.track_running_stats, norm.momentum) for norm in norms]
-    for norm in norms:
-        norm.track_running_stats = False
-        norm.momentum = 0.0  # detectron2's NaiveSyncBatchNorm looks at this alone
+    owners = [m._buffers for m in module.modules()]
+    originals = [dict(buffers) for buffers in owners]
+    for buffers in owners:
+        buffers.update({k: v.clone() for k, v in buffers.items() if v is not None})
     try:
         yield
     finally:
-        for norm, (track, momentum) in zip(norms, before):
-            norm.track_running_stats, norm.momentum = track, momentum
+        for buffers, original in zip(owners, originals):
+            buffers.update(original)

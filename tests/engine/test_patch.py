@@ -9,7 +9,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
 
 from mask2former.config import load_config
-from mask2former.patch import resolve_auto_device
+from mask2former.patch import extend_build_model
 
 
 class DeviceProbe(nn.Module):
@@ -30,7 +30,7 @@ def cfg():
 
 
 def test_auto_becomes_a_device(cfg, monkeypatch):
-    resolve_auto_device()
+    extend_build_model()
     monkeypatch.setattr("mask2former.patch.resolve_device", lambda name: torch.device("cpu"))
     cfg.freeze()
     for build_model in (
@@ -44,14 +44,14 @@ def test_auto_becomes_a_device(cfg, monkeypatch):
 
 
 def test_patching_twice_is_patching_once():
-    resolve_auto_device()
+    extend_build_model()
     once = detectron2.modeling.build_model
-    resolve_auto_device()
+    extend_build_model()
     assert detectron2.modeling.build_model is once
 
 
 def test_predictor_of_detectron2_takes_auto(cfg, monkeypatch):
-    resolve_auto_device()
+    extend_build_model()
     monkeypatch.setattr("mask2former.patch.resolve_device", lambda name: torch.device("cpu"))
     image = torch.zeros(8, 16, 3, dtype=torch.uint8).numpy()
     assert DefaultPredictor(cfg)(image)["sem_seg"].shape[0] == 3

@@ -15,6 +15,7 @@ from fvcore.nn.weight_init import c2_xavier_fill
 from torch import Tensor, nn
 
 from mask2former.device import full_precision
+from mask2former.layers.checkpointing import recompute_in_backward
 from mask2former.layers.ms_deform_attn import MSDeformAttn
 from mask2former.layers.position_encoding import sine_position_encoding
 
@@ -103,6 +104,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         transformer_num_points: int = 4,
         common_stride: int,
         ms_deform_attn: str = "auto",
+        use_checkpoint: bool = False,
     ):
         """
         Args:
@@ -114,6 +116,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
             transformer_num_points: samples a head and level.
             common_stride: stride of the pixel feature.
             ms_deform_attn: entry of MS_DEFORM_ATTN_REGISTRY, or "auto".
+            use_checkpoint: keep only the inputs of each encoder layer for backward.
         """
         super().__init__()
         names = sorted(input_shape, key=lambda name: input_shape[name].stride)
@@ -150,6 +153,8 @@ class MSDeformAttnPixelDecoder(nn.Module):
             conv_dim,
             num_levels,
         )
+        if use_checkpoint:
+            recompute_in_backward(self.transformer.encoder["layers"])
 
         finest_stride = input_shape[self.encoder_features[-1]].stride
         num_top_down = int(math.log2(finest_stride) - math.log2(common_stride))
@@ -203,6 +208,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
             "transformer_num_points": head.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS,
             "common_stride": head.COMMON_STRIDE,
             "ms_deform_attn": head.MS_DEFORM_ATTN,
+            "use_checkpoint": head.USE_CHECKPOINT,
         }
 
     def forward_features(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
