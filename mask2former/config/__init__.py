@@ -2,6 +2,12 @@
 
 from mask2former.config.files import get_config_file, load_config
 from mask2former.config.keys import add_maskformer2_config
-from mask2former.config.validation import validate_config
+from mask2former.config.validation import predicted_classes, validate_config
 
-__all__ = ["add_maskformer2_config", "get_config_file", "load_config", "validate_config"]
+__all__ = [
+    "add_maskformer2_config",
+    "get_config_file",
+    "load_config",
+    "predicted_classes",
+    "validate_config",
+]

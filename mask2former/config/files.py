@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from detectron2.config import CfgNode, get_cfg
@@ -12,6 +13,8 @@ from mask2former.config.keys import add_maskformer2_config
 from mask2former.hints import nearest
 
 PACKAGE = Path(__file__).parents[1]
+
+NAME_LISTS = ("DATASETS.TRAIN", "DATASETS.TEST")
 
 # Configs stand beside the package in a checkout and inside it in a wheel.
 CONFIG_ROOTS = (PACKAGE.parent / "configs", PACKAGE / "configs")
@@ -85,6 +88,8 @@ def _check_file(cfg: CfgNode, path: str, above: tuple[str, ...] = ()) -> None:
     known = set(_flat_keys(cfg))
     for key in _flat_keys(values):
         _check_known(key, known, path)
+        if key not in known and _get(values, key) != {}:
+            raise ValueError(f"{path}: {_group_problem(cfg, key)}")
     for base in bases if isinstance(bases, list) else [bases]:
         if not isinstance(base, str):
             raise ValueError(f"{path}: its _BASE_ is {base!r}; give the path of a config")
@@ -134,6 +139,8 @@ def _merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
     known = set(_flat_keys(cfg))
     for key, value in zip(opts[::2], opts[1::2]):
         _check_known(key, known, "command line")
+        if key in NAME_LISTS and value[:1] not in ("(", "["):
+            value = (value,)  # one name as it is, without quotes and brackets
         try:
             cfg.merge_from_list([key, value])
         except ValueError as error:
@@ -159,14 +166,23 @@ def _check_known(key: str, known: set[str], where: str) -> None:
 def _type_problem(cfg: CfgNode, error: ValueError) -> str:
     """What yacs says of a value of the wrong type, without the dump of a whole node."""
     key = str(error).rpartition(" ")[-1]
-    default = cfg
-    for name in key.split("."):
-        default = default[name]
+    default = _get(cfg, key)
     if isinstance(default, CfgNode):
-        return f"{key} is a group of keys, not a value; set one of {', '.join(default)}"
+        return _group_problem(cfg, key)
     given = str(error).rpartition(" vs. ")[-1].partition(") for config key")[0]
     kind = type(default).__name__
     return f"{key}={given} is of another type than its default {default!r}; give one of type {kind}"
+
+
+def _group_problem(cfg: CfgNode, key: str) -> str:
+    return f"{key} is a group of keys, not a value; set one of {', '.join(_get(cfg, key))}"
+
+
+def _get(node: Mapping, key: str) -> Any:
+    """The value or group at "MODEL.DEVICE"."""
+    for name in key.split("."):
+        node = node[name]
+    return node
 
 
 def _one_line(error: Exception) -> str:

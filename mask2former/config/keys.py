@@ -9,6 +9,8 @@ from detectron2.config import CfgNode as CN
 
 def add_maskformer2_config(cfg: CN) -> None:
     """Add the keys of MaskFormer and Mask2Former to detectron2's defaults, in place."""
+    # new: of a user's own data (docs/own_data.md); []: the names that stand with the data
+    cfg.DATASETS.CLASS_NAMES = []
     _add_input(cfg)
     _add_solver(cfg)
     _add_mask_former(cfg)

@@ -1,10 +1,11 @@
 """What can be known to be wrong with a config before anything is built or written."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 
 from mask2former.device import amp_dtype, resolve_device
@@ -16,6 +17,17 @@ _DEFAULT_CLASS_LIST = "stuff_classes"
 
 # The architectures whose number of classes is MODEL.SEM_SEG_HEAD.NUM_CLASSES.
 _SEM_SEG_ARCHITECTURES = ("MaskFormer", "SemanticSegmentor")
+
+# Backbone -> the group of MODEL whose OUT_FEATURES it gives -> what it can give.
+_OUT_FEATURES = {
+    "build_resnet_backbone": "RESNETS",
+    "build_resnet_deeplab_backbone": "RESNETS",
+    "D2SwinTransformer": "SWIN",
+}
+_FEATURES = {
+    "RESNETS": ("stem", "res2", "res3", "res4", "res5"),
+    "SWIN": ("res2", "res3", "res4", "res5"),
+}
 
 _CLIP_TYPES = ("full_model", "value", "norm")
 
@@ -46,10 +58,15 @@ def validate_config(cfg: CfgNode, num_processes: int = 1, eval_only: bool = Fals
     _check_output_dir(cfg.OUTPUT_DIR)
     _check_parts(cfg.MODEL)
     _check_datasets(cfg, "TEST", is_needed=eval_only)
+    if cfg.MODEL.META_ARCHITECTURE in _SEM_SEG_ARCHITECTURES:
+        _check_features(cfg)
+    if cfg.MODEL.META_ARCHITECTURE == "MaskFormer":
+        _check_outputs(cfg)
     if eval_only:
         return
     _check_datasets(cfg, "TRAIN", is_needed=True)
     _check_solver(cfg, num_processes)
+    _check_crop(cfg.INPUT.CROP)
     if cfg.SOLVER.AMP.ENABLED:
         amp_dtype(device.type, cfg.SOLVER.AMP.DTYPE)
 
@@ -80,6 +97,45 @@ def _check_parts(model: CfgNode) -> None:
             raise ValueError(f"MODEL.{key}: unknown name {name}{hint}")
 
 
+def _check_features(cfg: CfgNode) -> None:
+    group = _OUT_FEATURES.get(cfg.MODEL.BACKBONE.NAME)
+    if group is None:  # somebody's own backbone
+        return
+    given, known = cfg.MODEL[group].OUT_FEATURES, _FEATURES[group]
+    _check_known(f"MODEL.{group}.OUT_FEATURES", given, known)
+    head = cfg.MODEL.SEM_SEG_HEAD
+    _check_known("MODEL.SEM_SEG_HEAD.IN_FEATURES", head.IN_FEATURES, given)
+    if head.PIXEL_DECODER_NAME == "MSDeformAttnPixelDecoder":
+        key = "DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES"
+        _check_known(f"MODEL.SEM_SEG_HEAD.{key}", head[key], head.IN_FEATURES)
+
+
+def _check_known(key: str, features: Sequence[str], known: Sequence[str]) -> None:
+    unknown = [name for name in features if name not in known]
+    if unknown or not features:
+        raise ValueError(
+            f"{key} names {unknown[0] if unknown else 'nothing'}; "
+            f"take some of {', '.join(known)}, which there are"
+        )
+
+
+def _check_outputs(cfg: CfgNode) -> None:
+    test = cfg.MODEL.MASK_FORMER.TEST
+    if cfg.DATASETS.TEST and not (test.SEMANTIC_ON or test.INSTANCE_ON or test.PANOPTIC_ON):
+        raise ValueError(
+            "MODEL.MASK_FORMER.TEST: none of SEMANTIC_ON, INSTANCE_ON and PANOPTIC_ON is True, so "
+            "that there is nothing to evaluate; set one, or DATASETS.TEST to ()"
+        )
+
+
+def _check_crop(crop: CfgNode) -> None:
+    if crop.ENABLED and (len(crop.SIZE) != 2 or min(crop.SIZE) <= 0):
+        raise ValueError(
+            f"INPUT.CROP.SIZE={list(crop.SIZE)}; set it to a height and a width above 0, "
+            "or INPUT.CROP.ENABLED to False"
+        )
+
+
 def _check_datasets(cfg: CfgNode, split: str, is_needed: bool) -> None:
     names = cfg.DATASETS[split]
     if not names and is_needed:
@@ -92,12 +148,19 @@ def _check_datasets(cfg: CfgNode, split: str, is_needed: bool) -> None:
         _check_num_classes(cfg, name)
 
 
+def predicted_classes(metadata: Metadata) -> list[str] | None:
+    """Names of the classes that a model of a dataset predicts; None if its metadata has none.
+
+    In panoptic datasets "stuff_classes" holds things too, but where both are numbered apart.
+    """
+    class_list = _CLASS_LISTS.get(metadata.get("evaluator_type"), _DEFAULT_CLASS_LIST)
+    return metadata.get(class_list)
+
+
 def _check_num_classes(cfg: CfgNode, dataset_name: str) -> None:
     if cfg.MODEL.META_ARCHITECTURE not in _SEM_SEG_ARCHITECTURES:
         return
-    metadata = MetadataCatalog.get(dataset_name)
-    class_list = _CLASS_LISTS.get(metadata.get("evaluator_type"), _DEFAULT_CLASS_LIST)
-    classes = metadata.get(class_list)
+    classes = predicted_classes(MetadataCatalog.get(dataset_name))
     num_classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     if classes is not None and len(classes) != num_classes:
         raise ValueError(

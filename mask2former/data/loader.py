@@ -17,6 +17,7 @@ from detectron2.utils import comm
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from mask2former.data.class_counts import classes_of_samples
 from mask2former.data.dataset_mapper import build_mapper
 from mask2former.data.errors import ErrorAsValue, PlainErrors, SampleError
 from mask2former.data.sample_stream import (
@@ -123,18 +124,21 @@ def _index_stream(cfg: CfgNode, dicts: list[dict], seed: int) -> Callable[[], It
     if name == "TrainingSampler":
         return partial(shuffled_indices, len(dicts), seed)
     if name == "RepeatFactorTrainingSampler":
-        if "annotations" not in dicts[0]:
-            raise ValueError(
-                f"DATALOADER.SAMPLER_TRAIN={name} counts the annotated objects of each image, but "
-                f"{cfg.DATASETS.TRAIN[0]} has none; set it to TrainingSampler"
-            )
-        factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
-            dicts, cfg.DATALOADER.REPEAT_THRESHOLD, sqrt=cfg.DATALOADER.REPEAT_SQRT
-        )
-        return partial(repeated_indices, factors, seed)
+        return partial(repeated_indices, _repeat_factors(cfg, dicts), seed)
     raise ValueError(
         f"DATALOADER.SAMPLER_TRAIN={name!r} is not known; choose TrainingSampler or "
         "RepeatFactorTrainingSampler"
+    )
+
+
+def _repeat_factors(cfg: CfgNode, dicts: list[dict]) -> torch.Tensor:
+    """How often an epoch has each image, by its rarest class (LVIS, Gupta et al. 2019)."""
+    head, options = cfg.MODEL.SEM_SEG_HEAD, cfg.DATALOADER
+    shown = classes_of_samples(dicts, head.NUM_CLASSES, head.IGNORE_VALUE)
+    # detectron2 counts annotations; segments and labels are shown to it as such.
+    annotated = [{"annotations": [{"category_id": i} for i in sorted(c)]} for c in shown]
+    return RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
+        annotated, options.REPEAT_THRESHOLD, sqrt=options.REPEAT_SQRT
     )
 
 

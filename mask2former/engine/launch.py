@@ -34,6 +34,11 @@ def world_size(num_processes: int, num_machines: int = 1) -> int:
     return int(os.environ["WORLD_SIZE"]) if under_torchrun() else num_processes * num_machines
 
 
+def first_rank(machine_rank: int = 0) -> int:
+    """Of this process before it has joined the others, or has started them: 0 is the main one."""
+    return int(os.environ["RANK"]) if under_torchrun() else machine_rank
+
+
 def check_device_count(device_type: str, num_processes: int) -> None:
     """
     Raises:

@@ -17,10 +17,14 @@ logger = logging.getLogger(__name__)
 LOGGERS = ("mask2former", "detectron2", "fvcore")
 
 
-def open_console() -> None:
-    """Log to the console, from the main process only; nothing is written to disk."""
+def open_console(rank: int | None = None) -> None:
+    """Log to the console, from the main process only; nothing is written to disk.
+
+    Args:
+        rank: of this process, if it has not joined the others yet.
+    """
     for name in LOGGERS:
-        setup_logger(distributed_rank=comm.get_rank(), name=name)
+        setup_logger(distributed_rank=comm.get_rank() if rank is None else rank, name=name)
     logging.getLogger("detectron2.engine.train_loop").addFilter(NoTracebackForUserErrors())
 
 

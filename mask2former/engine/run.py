@@ -14,13 +14,24 @@ from detectron2.utils import comm
 from mask2former import DETECTRON2_PROVIDER
 from mask2former import device as devices
 from mask2former.config import load_config, validate_config
+from mask2former.data.class_weights import AUTO, resolve_class_weights
+from mask2former.data.own import derive_from_data, register_from_config
 from mask2former.engine import pictures
+from mask2former.engine.auto_scale import auto_scale
 from mask2former.engine.checkpoint import Checkpointer
-from mask2former.engine.launch import check_device_count, fail, launch, under_torchrun, world_size
+from mask2former.engine.launch import (
+    check_device_count,
+    fail,
+    first_rank,
+    launch,
+    under_torchrun,
+    world_size,
+)
 from mask2former.engine.output import open_console, open_log
 from mask2former.engine.trainer import Trainer, inference_dir
 from mask2former.engine.user_errors import CANDIDATES, user_sentence
 from mask2former.engine.writers import METRICS_FILE
+from mask2former.modeling.criterion.build import read_class_weights
 
 logger = logging.getLogger(__name__)
 
@@ -62,14 +73,30 @@ def setup(args: argparse.Namespace) -> CfgNode:
     Raises:
         FileNotFoundError, ValueError: in one sentence what is wrong and what to do.
     """
+    open_console(first_rank(args.machine_rank))
     cfg = load_config(args.config_file, args.opts or [])
+    derive_from_data(cfg, args.eval_only)
     device = devices.resolve_device(cfg.MODEL.DEVICE)
     cfg.MODEL.DEVICE = str(device)
     if not under_torchrun():
         check_device_count(device.type, args.num_gpus)
     validate_config(cfg, world_size(args.num_gpus, args.num_machines), args.eval_only)
+    if args.eval_only:
+        cfg.MODEL.MASK_FORMER.CLASS_WEIGHTS = []  # of the loss, for which nobody asks
+    else:
+        auto_scale(cfg)
+        check_class_weights(cfg)
     cfg.freeze()
     return cfg
+
+
+def check_class_weights(cfg: CfgNode) -> None:
+    """
+    Raises:
+        ValueError: MODEL.MASK_FORMER.CLASS_WEIGHTS names unknown classes, or has no weights.
+    """
+    if list(cfg.MODEL.MASK_FORMER.CLASS_WEIGHTS) != [AUTO]:
+        read_class_weights(cfg, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
 
 
 def run(cfg: CfgNode, args: argparse.Namespace) -> OrderedDict | None:
@@ -80,7 +107,10 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> OrderedDict | None:
         devices.set_device(device)  # or memory would be that of the device of index 0
     logger.info("detectron2: the %s one; device: %s", DETECTRON2_PROVIDER, cfg.MODEL.DEVICE)
     set_precision(cfg, args.eval_only)
-    return evaluate(cfg, args.resume) if args.eval_only else train(cfg, args.resume)
+    register_from_config(cfg)
+    if args.eval_only:
+        return evaluate(cfg, args.resume)
+    return train(resolve_class_weights(cfg), args.resume)
 
 
 def train(cfg: CfgNode, resume: bool) -> OrderedDict | None:
@@ -103,6 +133,8 @@ def evaluate(cfg: CfgNode, resume: bool) -> OrderedDict:
     )
     open_log(cfg)
     results = Trainer.test(cfg, model)
+    if cfg.TEST.AUG.ENABLED:
+        results.update(Trainer.test_with_TTA(cfg, model))
     if comm.is_main_process():
         verify_results(cfg, results)
         logger.info("Results: %s", os.path.join(inference_dir(cfg), "results.json"))

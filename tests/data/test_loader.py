@@ -215,9 +215,6 @@ def test_rare_classes_are_repeated(cfg):
 
 
 def test_samplers_that_cannot_be_used(cfg):
-    cfg.DATALOADER.SAMPLER_TRAIN = "RepeatFactorTrainingSampler"
-    with pytest.raises(ValueError, match=r"sem_seg_train has none; set it to TrainingSampler"):
-        build_train_loader(cfg, seed=0)
     cfg.DATALOADER.SAMPLER_TRAIN = "WeightedSampler"
     with pytest.raises(ValueError, match=r"'WeightedSampler' is not known; choose TrainingSampler"):
         build_train_loader(cfg, seed=0)

@@ -1,0 +1,121 @@
+"""coco:ANNOTATIONS.json:IMAGES - objects, in COCO's instance format."""
+
+from typing import Any
+
+import pycocotools.mask
+from detectron2.structures import BoxMode
+
+from mask2former.data.own.description import Description
+from mask2former.data.own.folders import (
+    category_ids,
+    entries_by_id,
+    pictures_of_list,
+    read_listing,
+)
+from mask2former.data.own.problems import Problem
+
+LISTS = ("images", "annotations", "categories")
+
+
+def describe(json_file: str, image_dir: str) -> Description:
+    """The categories, which become classes by ascending id.
+
+    Raises:
+        FileNotFoundError, ValueError: the JSON is not there, or is none of this form.
+    """
+    contiguous, classes = category_ids(read_listing(json_file, LISTS)["categories"], json_file)
+    metadata = {
+        "evaluator_type": "coco",
+        "json_file": json_file,
+        "image_root": image_dir,
+        "thing_dataset_id_to_contiguous_id": contiguous,
+    }
+    return Description(classes, json_file, ("thing_classes",), metadata)
+
+
+def load(json_file: str, image_dir: str) -> tuple[list[dict], list[Problem]]:
+    """Dataset dicts with annotations, of the pictures that are there, in the JSON's order.
+
+    Raises:
+        FileNotFoundError, ValueError: the JSON or the folder cannot be read at all.
+    """
+    content = read_listing(json_file, LISTS)
+    contiguous, _ = category_ids(content["categories"], json_file)
+    images, problems = entries_by_id(
+        content["images"], "image", ("id", "file_name", "height", "width"), json_file
+    )
+    files, missing = pictures_of_list(images, image_dir, json_file)
+    annotations, unusable = entries_by_id(
+        content["annotations"], "annotation", ("id", "image_id", "category_id"), json_file
+    )
+    problems += missing + unusable
+    if not images:
+        problems.append(Problem("no images", f"{json_file}: it lists no images; add some"))
+    of_image: dict[Any, list[dict]] = {number: [] for number in images}
+    for number, annotation in annotations.items():
+        problem = _problem(number, annotation, images, contiguous, json_file)
+        if problem is not None:
+            problems.append(problem)
+        elif "segmentation" in annotation:
+            of_image[annotation["image_id"]].append(_convert(annotation, contiguous))
+    dicts = [
+        {
+            "file_name": files[number],
+            "image_id": number,
+            "height": images[number]["height"],
+            "width": images[number]["width"],
+            "annotations": of_image[number],
+        }
+        for number in files
+    ]
+    return dicts, problems
+
+
+def _problem(
+    number: Any, annotation: dict, images: dict, contiguous: dict, path: str
+) -> Problem | None:
+    image, category = annotation["image_id"], annotation["category_id"]
+    where = f"{path}: annotation {number}"
+    if image not in images:
+        return Problem(
+            "annotation of an unknown image",
+            f'{where} is of image {image}, which "images" does not list; add it or correct it',
+        )
+    if category not in contiguous:
+        return Problem(
+            "annotation of an unknown category",
+            f'{where} is of category {category}, which "categories" does not list; add it or '
+            "correct it",
+        )
+    if "segmentation" not in annotation:
+        return Problem(
+            "annotation without segmentation",
+            f"{where} has no segmentation and is left out; masks cannot be learned from boxes",
+            is_fatal=False,
+        )
+    return None
+
+
+def _convert(annotation: dict, contiguous: dict) -> dict:
+    """As detectron2 has it; a box that is missing is that of the segmentation."""
+    segmentation = annotation["segmentation"]
+    return {
+        "id": annotation["id"],
+        "iscrowd": annotation.get("iscrowd", 0),
+        "bbox": annotation.get("bbox") or _box(segmentation),
+        "bbox_mode": BoxMode.XYWH_ABS,
+        "category_id": contiguous[annotation["category_id"]],
+        "segmentation": segmentation,
+    }
+
+
+def _box(segmentation: Any) -> list[float]:
+    if isinstance(segmentation, dict):
+        if isinstance(segmentation["counts"], list):
+            segmentation = pycocotools.mask.frPyObjects(segmentation, *segmentation["size"])
+        return pycocotools.mask.toBbox(segmentation).tolist()
+    xs = [x for polygon in segmentation for x in polygon[0::2]]
+    ys = [y for polygon in segmentation for y in polygon[1::2]]
+    if not xs:
+        return [0.0, 0.0, 0.0, 0.0]
+    return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
