@@ -38,9 +38,11 @@ from mask2former.engine.writers import (
     write_period,
 )
 from mask2former.evaluation import build_evaluator
+from mask2former.modeling.test_time_augmentation import SemanticSegmentorWithTTA
 
 logger = logging.getLogger(__name__)
 
+TTA_SUFFIX = "_TTA"
 BEFORE_TRAINING = 2**32 - 1  # stands for the iteration in which the weights are drawn
 
 
@@ -109,12 +111,19 @@ class Trainer(DefaultTrainer):
             self._last_eval_results = self.last_results  # where DefaultTrainer looks for them
             return self.last_results
 
+        def evaluate_with_tta() -> dict:
+            results = self.test_with_TTA(self.cfg, self.model)
+            self.last_results.update(results)
+            return results
+
         return [
             hooks.IterationTimer(),
             hooks.LRScheduler(),
             precise_bn,
             checkpoints,
             hooks.EvalHook(cfg.TEST.EVAL_PERIOD, evaluate),
+            # Many times as slow, so only once training has ended.
+            hooks.EvalHook(0, evaluate_with_tta) if cfg.TEST.AUG.ENABLED else None,
         ]
 
     def _writer_hooks(self) -> list[HookBase]:
@@ -165,8 +174,10 @@ class Trainer(DefaultTrainer):
         return build_test_loader(cfg, dataset_name)
 
     @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        return build_evaluator(cfg, dataset_name, inference_dir(cfg))
+    def build_evaluator(
+        cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None
+    ) -> DatasetEvaluator:
+        return build_evaluator(cfg, dataset_name, output_folder or inference_dir(cfg))
 
     @classmethod
     def check_test_sets(cls, cfg: CfgNode) -> None:
@@ -193,6 +204,21 @@ class Trainer(DefaultTrainer):
         if comm.is_main_process():
             write_results(results, os.path.join(inference_dir(cfg), "results.json"))
         return results
+
+    @classmethod
+    def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> OrderedDict:
+        """As `test`, with the views of TEST.AUG, into OUTPUT_DIR/inference_TTA.
+
+        Returns:
+            the results, whose names have the official suffix _TTA.
+        """
+        logger.info("Evaluating with test-time augmentation")
+        folder = f"{inference_dir(cfg)}{TTA_SUFFIX}"
+        evaluators = [cls.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]
+        results = super().test(cfg, SemanticSegmentorWithTTA(cfg, model), evaluators)
+        if comm.is_main_process():
+            write_results(results, os.path.join(folder, "results.json"))
+        return OrderedDict((name + TTA_SUFFIX, value) for name, value in results.items())
 
 
 def parallel(model: nn.Module) -> DistributedDataParallel:
