@@ -1,4 +1,4 @@
-"""A prepared mini Cityscapes, and catalogs that are as before after a test changed them."""
+"""A prepared mini Cityscapes, a mini COCO, and catalogs that are as before after a test."""
 
 import os
 import shutil
@@ -7,10 +7,13 @@ import pytest
 from detectron2.config import get_cfg
 
 from mask2former.config import add_maskformer2_config
-from mask2former.data.datasets import register_all_cityscapes
+from mask2former.data.datasets import register_all, register_all_cityscapes
 from mask2former.data.mini import MiniSpec, ensure_mini_cityscapes
+from mask2former.data.mini.coco import make_mini_coco
+from mask2former.data.mini.splits import SplitSpec
 
 SPEC = MiniSpec(height=96, width=192, num_train=6, num_val=3, num_test=1, seed=5)
+COCO_SPEC = SplitSpec(height=96, width=144, num_train=5, num_val=3, seed=5)
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +39,24 @@ def own_datasets_root(_datasets_once, tmp_path):
     register_all_cityscapes(str(root))
     yield root
     register_all_cityscapes(os.getenv("DETECTRON2_DATASETS", "datasets"))
+
+
+@pytest.fixture(scope="session")
+def mini_coco_root(tmp_path_factory):
+    """A directory with coco/ in it. Not to be written to."""
+    root = tmp_path_factory.mktemp("datasets_coco")
+    make_mini_coco(root, COCO_SPEC, show_progress=False)
+    return root
+
+
+@pytest.fixture
+def own_coco_root(mini_coco_root, tmp_path):
+    """A copy of it that the test may spoil, registered."""
+    root = tmp_path / "own"
+    shutil.copytree(mini_coco_root, root)
+    register_all(str(root))
+    yield root
+    register_all(os.getenv("DETECTRON2_DATASETS", "datasets"))
 
 
 @pytest.fixture
