@@ -28,15 +28,15 @@ def read_segmentation(segmentation: Any, height: int, width: int) -> Segmentatio
         polygons with at least three corners, perhaps none, or a mask.
 
     Raises:
-        ValueError: it has another form, another size, or is damaged; the message begins with
-            "its segmentation" and says what was found.
+        ValueError: it has another form, another size, or is damaged. The message says what was
+            found, of "its segmentation"; whose that is, and what to do, is for the caller to say.
     """
     if isinstance(segmentation, dict):
         return _decode(segmentation, height, width)
     if not isinstance(segmentation, Sequence) or isinstance(segmentation, str):
         raise ValueError(
-            f"its segmentation is of type {type(segmentation).__name__}; give polygons as a list "
-            "of lists, or run lengths as a dict of size and counts"
+            f"its segmentation is of type {type(segmentation).__name__}, neither polygons (a list "
+            "of lists) nor run lengths (a dict of size and counts)"
         )
     polygons = [clip_polygon(_corners(polygon), height, width) for polygon in segmentation]
     return [polygon for polygon in polygons if len(polygon) >= 3]  # two corners cover no pixel
@@ -84,8 +84,8 @@ def clip_polygon(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
 def _corners(polygon: Any) -> np.ndarray:
     if not isinstance(polygon, (Sequence, np.ndarray)) or isinstance(polygon, str):
         raise ValueError(
-            f"its segmentation has {polygon!r} in the place of a polygon; give a list of polygons, "
-            "each [x0, y0, x1, y1, ...]"
+            f"its segmentation has {polygon!r} where each polygon should be a list of its own, "
+            "[[x0, y0, x1, y1, ...], ...]"
         )
     try:
         values = np.asarray(polygon, dtype=np.float64)
@@ -95,7 +95,7 @@ def _corners(polygon: Any) -> np.ndarray:
         ) from error
     if values.ndim != 1 or len(values) % 2:
         raise ValueError(
-            f"its segmentation has a polygon of the shape {values.shape}; give an even number of "
+            f"its segmentation has a polygon of the shape {values.shape}, not an even number of "
             "coordinates [x0, y0, x1, y1, ...]"
         )
     if not np.isfinite(values).all():
@@ -109,20 +109,39 @@ def _decode(rle: dict, height: int, width: int) -> np.ndarray:
         raise ValueError("its segmentation is a dict without size and counts of run lengths")
     if tuple(size) != (height, width):
         raise ValueError(
-            f"its segmentation has the size {list(size)}, but the picture [{height}, {width}]; "
-            "one of the two belongs to another file"
+            f"its segmentation has the size {list(size)}, but the picture [{height}, {width}]"
         )
     try:
         if isinstance(counts, list):
-            if min(counts, default=0) < 0 or sum(counts) != height * width:
-                raise ValueError(f"they cover {sum(counts)}")
+            if min(counts, default=0) < 0:
+                raise ValueError(f"one of them is {min(counts)}")
+            covered = sum(counts)
             rle = pycocotools.mask.frPyObjects(rle, height, width)
-        mask = pycocotools.mask.decode(rle)
-        # Where run lengths end early, decode leaves what the memory held before.
-        if np.count_nonzero(mask) != pycocotools.mask.area(rle):
-            raise ValueError("they end before")
+        else:
+            covered = _num_covered(counts.encode() if isinstance(counts, str) else counts)
+        # Where run lengths end early, pycocotools leaves what the memory held before.
+        if covered != height * width:
+            raise ValueError(f"they cover {covered}")
+        return pycocotools.mask.decode(rle)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"its segmentation has run lengths that do not fill {height}x{width} pixels ({error})"
         ) from error
-    return mask
+
+
+def _num_covered(counts: bytes) -> int:
+    """How many pixels compressed run lengths cover.
+
+    COCO's compression: a number is digits of 5 bits, the lowest first, each a character from "0"
+    on; 32 says that another follows, 16 of the last is the sign. From the fourth on, a number is
+    the difference to the one before the last.
+    """
+    digits = np.frombuffer(counts, np.uint8).astype(np.int64) - ord("0")
+    last = np.flatnonzero(digits & 32 == 0)
+    if len(last) == 0 or last[-1] != len(digits) - 1:
+        raise ValueError("they break off")
+    starts = np.append(0, last[:-1] + 1)
+    place = np.arange(len(digits)) - starts.repeat(last - starts + 1)
+    numbers = np.add.reduceat((digits & 31) << 5 * place, starts)
+    numbers -= (digits[last] & 16) << 5 * place[last] + 1
+    return int(numbers[0] + numbers[1::2].cumsum().sum() + numbers[2::2].cumsum().sum())

@@ -120,7 +120,7 @@ class InstanceTargets:
             try:
                 segmentation = annotation_masks.read_segmentation(annotation["segmentation"], *size)
             except ValueError as error:
-                raise SampleError(f"{where}: {error}") from error
+                raise SampleError(f"{where}: {error}; correct or remove this object") from error
             objects.append((category, segmentation))
         return None, objects
 

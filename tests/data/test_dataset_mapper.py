@@ -7,29 +7,17 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, DatasetMapper
+from mapper_inputs import made_sample, refuses, save
 from PIL import Image
 
 from mask2former.data import build_mapper
 from mask2former.data.augmentation import pad_to_multiple
-from mask2former.data.errors import SampleError
+from mask2former.data.dataset_mapper import RECIPES
 
 
 @pytest.fixture
 def sample(datasets_root):
     return DatasetCatalog.get("mini_cityscapes_fine_sem_seg_train")[0]
-
-
-def _save(tmp_path: Path, image: np.ndarray, label: np.ndarray) -> dict:
-    paths = str(tmp_path / "image.png"), str(tmp_path / "label.png")
-    Image.fromarray(image).save(paths[0])
-    Image.fromarray(label).save(paths[1])
-    height, width = label.shape
-    return {
-        "file_name": paths[0],
-        "sem_seg_file_name": paths[1],
-        "height": height,
-        "width": width,
-    }
 
 
 def _check_targets(mapped: dict, ignore: int = 255) -> None:
@@ -96,7 +84,7 @@ def test_labels_stay_with_their_pixels(cfg, tmp_path, seed):
     cfg.INPUT.CROP.SIZE = (70, 90)
     cfg.INPUT.RANDOM_FLIP = "vertical" if seed % 2 else "horizontal"
     np.random.seed(seed)
-    mapped = build_mapper(cfg, is_train=True)(_save(tmp_path, image, label))
+    mapped = build_mapper(cfg, is_train=True)(save(tmp_path, image, label))
     red, sem_seg = mapped["image"][0].numpy(), mapped["sem_seg"].numpy()
     inside = np.ones_like(sem_seg, bool)  # away from borders, where resizing mixes colours
     for axis in (0, 1):
@@ -111,7 +99,7 @@ def test_a_crop_is_drawn_again_while_one_class_fills_it(cfg, tmp_path):
     label = np.zeros((100, 200), np.uint8)
     label[:, 150:] = 1
     label[:30] = 255  # does not count
-    sample = _save(tmp_path, label[..., None].repeat(3, 2), label)
+    sample = save(tmp_path, label[..., None].repeat(3, 2), label)
     cfg.INPUT.MIN_SIZE_TRAIN = (100,)
     cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.TYPE = True, "absolute"
     cfg.INPUT.CROP.SIZE = (50, 60)
@@ -175,7 +163,7 @@ def test_pad_to_multiple_leaves_what_fits():
 
 def test_an_unlabelled_picture_has_no_targets(cfg, tmp_path):
     label = np.full((96, 100), 255, np.uint8)
-    mapped = build_mapper(cfg, True)(_save(tmp_path, label[..., None].repeat(3, 2), label))
+    mapped = build_mapper(cfg, True)(save(tmp_path, label[..., None].repeat(3, 2), label))
     assert mapped["instances"].gt_classes.shape == (0,)
     assert mapped["instances"].gt_masks.shape == (0, 96, 100)
     _check_targets(mapped)
@@ -185,7 +173,7 @@ def test_another_ignore_value(cfg, tmp_path):
     label = np.array([[7, 2], [0, 7]], np.uint8)
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = 3, 7
     cfg.INPUT.MIN_SIZE_TRAIN = (2,)
-    built = build_mapper(cfg, True)(_save(tmp_path, label[..., None].repeat(3, 2), label))
+    built = build_mapper(cfg, True)(save(tmp_path, label[..., None].repeat(3, 2), label))
     assert built["instances"].gt_classes.tolist() == [0, 2]
     assert built["instances"].gt_masks.tolist() == [
         [[False, False], [True, False]],
@@ -206,26 +194,24 @@ def test_testing_is_as_in_detectron2(cfg, datasets_root):
                 assert mapped[key] == expected[key]
 
 
+@pytest.mark.parametrize("key, value", [("FORMAT", "rgb"), ("RANDOM_FLIP", "both")])
+def test_unknown_values(cfg, key, value):
+    cfg.INPUT[key] = value
+    with pytest.raises(ValueError, match=f"INPUT.{key}='{value}'; set it to "):
+        build_mapper(cfg, is_train=True)
+
+
 def test_unknown_mapper_name(cfg):
     cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_semantik"
     with pytest.raises(ValueError, match=r"'mask_former_semantik' .*'mask_former_semantic'"):
         build_mapper(cfg, is_train=True)
 
 
-def _fails(cfg, sample: dict, *texts: str) -> None:
-    with pytest.raises(SampleError) as error:
-        build_mapper(cfg, is_train=True)(sample)
-    message = str(error.value)
-    assert "\n" not in message
-    assert all(text in message for text in texts), message
-    return message
-
-
 def test_label_values_outside_the_classes(cfg, tmp_path):
     label = np.zeros((8, 8), np.uint8)
     label[0, :3] = (19, 33, 255)
-    sample = _save(tmp_path, label[..., None].repeat(3, 2), label)
-    _fails(cfg, sample, "label.png", "[19, 33]", "0 to 18", "255", "NUM_CLASSES")
+    sample = save(tmp_path, label[..., None].repeat(3, 2), label)
+    refuses(cfg, sample, "label.png", "[19, 33]", "0 to 18", "255", "NUM_CLASSES")
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 34
     cfg.INPUT.MIN_SIZE_TRAIN = (8,)
     mapped = build_mapper(cfg, is_train=True)(sample)
@@ -238,25 +224,48 @@ def test_truncated_pictures(cfg, sample, tmp_path, key, keep):
     whole = Path(sample[key]).read_bytes()
     broken = tmp_path / "broken.png"
     broken.write_bytes(whole[: keep if isinstance(keep, int) else int(keep * len(whole))])
-    message = _fails(cfg, {**sample, key: str(broken)}, f"{broken}: not a whole picture", "again")
+    message = refuses(cfg, {**sample, key: str(broken)}, f"{broken}: not a whole picture", "again")
     assert message.count("broken.png") <= 2  # Pillow names the file once more; nobody else does
     assert "restore the file" not in message
 
 
 @pytest.mark.parametrize("key", ["file_name", "sem_seg_file_name"])
 def test_missing_pictures(cfg, sample, key):
-    _fails(cfg, {**sample, key: "gone/picture.png"}, "gone/picture.png: no such file")
+    refuses(cfg, {**sample, key: "gone/picture.png"}, "gone/picture.png: no such file")
 
 
 def test_sizes_that_disagree(cfg, sample, tmp_path):
-    _fails(cfg, {**sample, "height": 97}, sample["file_name"], "96x192", "97x192")
+    refuses(cfg, {**sample, "height": 97}, sample["file_name"], "96x192", "97x192")
     label = np.zeros((95, 192), np.uint8)
-    other = _save(tmp_path, label, label)["sem_seg_file_name"]
-    _fails(cfg, {**sample, "sem_seg_file_name": other}, sample["file_name"], "96x192", "95x192")
+    other = save(tmp_path, label, label)["sem_seg_file_name"]
+    refuses(cfg, {**sample, "sem_seg_file_name": other}, sample["file_name"], "96x192", "95x192")
 
 
 def test_labels_that_are_colours_or_not_there(cfg, sample):
     color = sample["sem_seg_file_name"].replace("labelTrainIds", "color")
-    _fails(cfg, {**sample, "sem_seg_file_name": color}, color, "one channel", "(96, 192, 4)")
+    refuses(cfg, {**sample, "sem_seg_file_name": color}, color, "one channel", "(96, 192, 4)")
     without = {key: value for key, value in sample.items() if key != "sem_seg_file_name"}
-    _fails(cfg, without, sample["file_name"], "DATASETS.TRAIN")
+    refuses(cfg, without, sample["file_name"], "nor anything else to learn from", "DATASETS.TRAIN")
+
+
+KINDS = {
+    "semantic": ("sem_seg_file_name",),
+    "instance": ("annotations",),
+    "panoptic": ("pan_seg_file_name", "segments_info"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_dataset_of_another_kind(cfg, tmp_path, name, kind):
+    sample = made_sample(tmp_path, 0)
+    sample = {key: sample[key] for key in ("file_name", *KINDS[kind])}
+    cfg.INPUT.DATASET_MAPPER_NAME = name
+    if kind in name:
+        assert "instances" in build_mapper(cfg, True)(sample)
+        return
+    fitting = [other for other in RECIPES if kind in other]
+    needed = next(keys[0] for needed, keys in KINDS.items() if needed in name)
+    words = f"gives no {needed}, but {KINDS[kind][0]}", "INPUT.DATASET_MAPPER_NAME to"
+    message = refuses(cfg, sample, sample["file_name"], *words, *fitting)
+    assert name not in message
