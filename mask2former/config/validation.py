@@ -62,6 +62,7 @@ def validate_config(cfg: CfgNode, num_processes: int = 1, eval_only: bool = Fals
         _check_features(cfg)
     if cfg.MODEL.META_ARCHITECTURE == "MaskFormer":
         _check_outputs(cfg)
+    _check_views(cfg.TEST.AUG)
     if eval_only:
         return
     _check_datasets(cfg, "TRAIN", is_needed=True)
@@ -121,10 +122,18 @@ def _check_known(key: str, features: Sequence[str], known: Sequence[str]) -> Non
 
 def _check_outputs(cfg: CfgNode) -> None:
     test = cfg.MODEL.MASK_FORMER.TEST
-    if cfg.DATASETS.TEST and not (test.SEMANTIC_ON or test.INSTANCE_ON or test.PANOPTIC_ON):
+    if not (test.SEMANTIC_ON or test.INSTANCE_ON or test.PANOPTIC_ON):
         raise ValueError(
-            "MODEL.MASK_FORMER.TEST: none of SEMANTIC_ON, INSTANCE_ON and PANOPTIC_ON is True, so "
-            "that there is nothing to evaluate; set one, or DATASETS.TEST to ()"
+            "MODEL.MASK_FORMER.TEST: SEMANTIC_ON, INSTANCE_ON and PANOPTIC_ON are all False, so "
+            "that there would be no result; set one of them to True"
+        )
+
+
+def _check_views(aug: CfgNode) -> None:
+    if aug.ENABLED and (not aug.MIN_SIZES or min(*aug.MIN_SIZES, aug.MAX_SIZE) < 1):
+        raise ValueError(
+            f"TEST.AUG: MIN_SIZES={aug.MIN_SIZES} and MAX_SIZE={aug.MAX_SIZE}; give lengths of 1 "
+            "pixel or more, at least one as MIN_SIZES"
         )
 
 

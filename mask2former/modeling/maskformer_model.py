@@ -97,7 +97,7 @@ class MaskFormer(nn.Module):
         test = mask_former.TEST
         if not (test.SEMANTIC_ON or test.PANOPTIC_ON or test.INSTANCE_ON):
             raise ValueError(
-                "MODEL.MASK_FORMER.TEST: SEMANTIC_ON, PANOPTIC_ON and INSTANCE_ON are all False, "
+                "MODEL.MASK_FORMER.TEST: SEMANTIC_ON, INSTANCE_ON and PANOPTIC_ON are all False, "
                 "so that there would be no result; set one of them to True"
             )
         return {

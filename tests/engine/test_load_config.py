@@ -142,6 +142,9 @@ def test_odd_number_of_words():
         (["OUTPUT_DIR", __file__], f"but {__file__} is no folder"),
         (["OUTPUT_DIR", f"{__file__}/new/folder"], f"but {__file__} is no folder"),
         (["SOLVER.BASE_LR", "-1.0"], "SOLVER.BASE_LR=-1.0"),
+        (["MODEL.MASK_FORMER.TEST.SEMANTIC_ON", "False"], "set one of them to True"),
+        (["TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "()"], "MIN_SIZES=() and MAX_SIZE="),
+        (["TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "(0,9)"], "MIN_SIZES=(0, 9) and"),
         (["SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "all"], "set it to one of full_model, value, norm"),
     ],
 )
