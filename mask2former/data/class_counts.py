@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
-import numpy as np
-from detectron2.data import detection_utils
 from detectron2.utils import comm
 from tqdm import tqdm
 
 from mask2former.data.errors import SampleError
+from mask2former.data.sample_files import check_label_map, count_values, read_image
 
 MANY = 500  # label files, from which on reading them shows a progress bar
 
@@ -66,15 +65,6 @@ def _values(path: str) -> frozenset[int]:
 
 @cache
 def _values_of_version(path: str, mtime_ns: int, size: int) -> frozenset[int]:
-    try:
-        label = detection_utils.read_image(path)
-    except (OSError, SyntaxError) as error:  # Pillow raises either on a broken file
-        raise SampleError(
-            f"{path}: not a whole picture ({error}); copy or download this file again"
-        ) from error
-    if label.ndim != 2 or label.dtype.kind not in "bui":
-        raise SampleError(
-            f"{path}: a label map has one channel of whole numbers, this one has the shape "
-            f"{label.shape} and the type {label.dtype}; save class indices, not colours"
-        )
-    return frozenset(np.unique(label).tolist())
+    label = read_image(path, None)
+    check_label_map(path, label)
+    return frozenset(count_values(label)[0].tolist())

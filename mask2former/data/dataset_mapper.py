@@ -11,10 +11,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.data import detection_utils
 from detectron2.data import transforms as T
-from detectron2.utils.file_io import PathManager
-from PIL import Image
 
 from mask2former.data.augmentation import (
     IMAGE_PADDING,
@@ -26,7 +23,7 @@ from mask2former.data.augmentation import (
     semantic_recipe,
     test_recipe,
 )
-from mask2former.data.errors import SampleError
+from mask2former.data.sample_files import read_image, read_picture
 from mask2former.data.targets import (
     InstanceTargets,
     Moved,
@@ -39,9 +36,6 @@ from mask2former.data.targets import (
 logger = logging.getLogger(__name__)
 
 _FORMATS = ("RGB", "BGR", "L", "YUV-BT.601")  # those that detectron2 reads
-
-# Pillow's modes of one channel with more than 8 bits, which it cuts off at 255 on conversion.
-_DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 def _semantic_targets(cfg: CfgNode) -> SemanticTargets:
@@ -144,13 +138,13 @@ class MaskFormerDatasetMapper:
         sample = dict(dataset_dict)
         sample.pop("annotations", None)
         path = sample["file_name"]
-        image = _read_picture(path, self.image_format)  # (H0,W0,3)
+        image = read_picture(path, self.image_format)  # (H0,W0,3)
         size = image.shape[:2]
         expected = sample.setdefault("height", size[0]), sample.setdefault("width", size[1])
         check_size(path, size, expected, "annotation says")
         class_map = truth = None
         if self.is_train:
-            class_map, truth = self.targets.read(dataset_dict, size, _read)
+            class_map, truth = self.targets.read(dataset_dict, size, read_image)
         augmented = T.AugInput(image, sem_seg=class_map)
         transforms = augmented.apply_augmentations(self.augmentations)
         image = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
@@ -200,28 +194,3 @@ def build_mapper(cfg: CfgNode, is_train: bool) -> MaskFormerDatasetMapper:
 
 def _pad(divisor: int, tensor: torch.Tensor, value: int) -> torch.Tensor:
     return pad_to_multiple(tensor, divisor, value)
-
-
-def _read_picture(path: str, image_format: str) -> np.ndarray:
-    image = _read(path, image_format)
-    with PathManager.open(path, "rb") as file, Image.open(file) as header:
-        mode = header.mode
-    if mode in _DEEP_MODES:
-        raise SampleError(
-            f"{path}: a grey picture of more than 8 bits (Pillow's mode {mode}), of which all "
-            "above 255 would be white; scale it to 8 bits"
-        )
-    return image
-
-
-def _read(path: str, image_format: str | None) -> np.ndarray:
-    try:
-        return detection_utils.read_image(path, format=image_format)
-    except FileNotFoundError as error:
-        raise SampleError(f"{path}: no such file; the dataset's list names it") from error
-    # What Pillow raises on a broken file, or on one made to fill the memory.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = error.__cause__ or error  # the embedded detectron2 has made a sentence of it
-        raise SampleError(
-            f"{path}: not a whole picture ({reason}); copy or download this file again"
-        ) from error

@@ -17,6 +17,7 @@ from tqdm import tqdm
 _PNG_END = b"IEND\xaeB`\x82"
 
 _Job = TypeVar("_Job")
+_Result = TypeVar("_Result")
 
 
 def is_whole_png(path: Path) -> bool:
@@ -100,15 +101,15 @@ def lock(target: Path) -> contextlib.AbstractContextManager:
 
 
 def for_each(
-    function: Callable[[_Job], None],
+    function: Callable[[_Job], _Result],
     jobs: Sequence[_Job],
     title: str,
     *,
     kept: int = 0,
     num_workers: int = 1,
     show_progress: bool = True,
-) -> None:
-    """Call `function` on each of `jobs`, in order, with a progress bar.
+) -> list[_Result]:
+    """What `function` returns for each of `jobs`, in their order, with a progress bar.
 
     Args:
         function: of the top level of a module, so that other processes find it.
@@ -126,5 +127,8 @@ def for_each(
             results = pool.map(function, jobs, chunksize=4)
         else:
             results = map(function, jobs)
-        for _ in results:
+        found = []
+        for result in results:
+            found.append(result)
             progress.update()
+    return found

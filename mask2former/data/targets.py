@@ -15,6 +15,7 @@ from panopticapi.utils import rgb2id
 
 from mask2former.data import annotation_masks
 from mask2former.data.errors import SampleError
+from mask2former.data.sample_files import check_label_map, check_label_values, count_values
 
 # What a dataset gives for each picture -> the INPUT.DATASET_MAPPER_NAMEs that learn from it.
 MAPPERS_OF_KIND = {
@@ -69,21 +70,10 @@ class SemanticTargets:
     ) -> tuple[np.ndarray, None]:
         path = _require(sample, "sem_seg_file_name")
         label = read_image(path, None)
-        if label.ndim != 2 or label.dtype.kind not in "bui":
-            raise SampleError(
-                f"{path}: a label map has one channel of whole numbers, this one has the shape "
-                f"{label.shape} and the type {label.dtype}; save class indices, not colours"
-            )
+        check_label_map(path, label)
         check_size(sample["file_name"], size, label.shape[:2], "labels have")
-        values = _values(label)
-        unknown = values[(values >= self.num_classes) & (values != self.ignore_value)]
-        unknown = np.append(values[values < 0], unknown)
-        if len(unknown):
-            raise SampleError(
-                f"{path}: label values {_shortened(unknown)} are neither one of the "
-                f"{self.num_classes} classes (0 to {self.num_classes - 1}) nor the ignore value "
-                f"{self.ignore_value}; correct the file or MODEL.SEM_SEG_HEAD.NUM_CLASSES"
-            )
+        values, _ = count_values(label)
+        check_label_values(path, values, self.num_classes, self.ignore_value)
         # As double, like the official mapper: detectron2 resizes uint8 by another rule for the
         # nearest neighbour (Pillow's) than floats (torch's), and single precision rounds apart.
         return label.astype(np.float64), None
@@ -112,7 +102,7 @@ class InstanceTargets:
             if annotation.get("iscrowd", 0):
                 continue
             where = f"{sample['file_name']}: annotation {annotation.get('id', f'number {index}')}"
-            category = _category(where, annotation, self.num_classes)
+            category = check_category(where, annotation, self.num_classes)
             if "segmentation" not in annotation:
                 raise SampleError(
                     f"{where} has no segmentation; masks are learned, so boxes are not enough"
@@ -156,7 +146,7 @@ class PanopticTargets:
         segments = sample["segments_info"]
         for segment in segments:
             where = f"{path}: segment {segment['id']}"
-            _category(where, segment, self.num_classes)
+            check_category(where, segment, self.num_classes)
             if segment["id"] == 0:
                 raise SampleError(f"{where}: the id 0 is that of no segment; give another one")
         truth = _Panoptic(path, colors, segments)
@@ -215,7 +205,12 @@ def _require(sample: dict, key: str) -> Any:
     )
 
 
-def _category(where: str, entry: dict, num_classes: int) -> int:
+def check_category(where: str, entry: dict, num_classes: int) -> int:
+    """The class of an annotation or a segment.
+
+    Raises:
+        SampleError: it has none, or one that there is not.
+    """
     category = entry.get("category_id")
     if category not in range(num_classes):
         raise SampleError(
@@ -223,18 +218,6 @@ def _category(where: str, entry: dict, num_classes: int) -> int:
             f"to {num_classes - 1}); correct it or MODEL.SEM_SEG_HEAD.NUM_CLASSES"
         )
     return int(category)
-
-
-def _values(label: np.ndarray) -> np.ndarray:
-    """The sorted values of a label map."""
-    if label.dtype.itemsize <= 2 and label.dtype.kind in "bu":
-        return np.flatnonzero(np.bincount(label.ravel()))  # far faster than a sort
-    return np.unique(label)
-
-
-def _shortened(values: np.ndarray) -> str:
-    shown = ", ".join(map(str, values[:10].tolist()))
-    return f"[{shown}, ...]" if len(values) > 10 else f"[{shown}]"
 
 
 def _check_any_segment(truth: _Panoptic) -> None:

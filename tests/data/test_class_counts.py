@@ -34,9 +34,9 @@ def test_every_kind_of_sample_says_its_classes(tmp_path):
 
 def test_a_label_file_is_read_once_and_again_if_it_changes(tmp_path, monkeypatch):
     read = []
-    true_read = class_counts.detection_utils.read_image
+    true_read = class_counts.read_image
     monkeypatch.setattr(
-        class_counts.detection_utils, "read_image", lambda p: read.append(p) or true_read(p)
+        class_counts, "read_image", lambda path, mode: read.append(path) or true_read(path, mode)
     )
     sample = save_label(tmp_path / "a.png", 0, 1)
     for _ in range(3):
