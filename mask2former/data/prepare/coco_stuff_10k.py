@@ -27,6 +27,17 @@ _MATLAB_HEADER = 512  # bytes before the signature in a MATLAB 7.3 file
 _CLASSES_OF_V1_0 = {1: IGNORE_LABEL, **{i + 2: i for i in range(len(CLASSES))}}
 _CLASSES_OF_V1_1 = {0: IGNORE_LABEL, **IDS}
 
+# What h5py and scipy raise on damaged bytes; the last if there is a header only.
+_BROKEN = (
+    OSError,
+    LookupError,
+    ValueError,
+    TypeError,
+    MatReadError,
+    zlib.error,
+    NotImplementedError,
+)
+
 Job = tuple[Path, str, str]  # root, split, name without extension
 
 
@@ -106,7 +117,7 @@ def read_label_map(path: Path) -> np.ndarray:
             labels, classes = _read_hdf5(path), _CLASSES_OF_V1_0
         else:
             labels, classes = scipy.io.loadmat(path, variable_names="S")["S"], _CLASSES_OF_V1_1
-    except (OSError, KeyError, ValueError, TypeError, MatReadError, zlib.error) as error:
+    except _BROKEN as error:
         raise ValueError(f"{path}: not a whole MATLAB file ({error!r}); {AGAIN}") from error
     found, pixels = np.unique(labels, return_inverse=True)
     unknown = sorted(set(found.tolist()) - classes.keys())
