@@ -14,6 +14,7 @@ from mask2former.data import (  # noqa: E402
     MaskFormerPanopticDatasetMapper,
     MaskFormerSemanticDatasetMapper,
 )
+from mask2former.evaluation import InstanceSegEvaluator  # noqa: E402
 from mask2former.modeling.maskformer_model import MaskFormer  # noqa: E402
 from mask2former.modeling.test_time_augmentation import SemanticSegmentorWithTTA  # noqa: E402
 from mask2former.patch import extend_build_model  # noqa: E402
@@ -25,6 +26,7 @@ __all__ = [
     "COCOInstanceNewBaselineDatasetMapper",
     "COCOPanopticNewBaselineDatasetMapper",
     "DETRPanopticDatasetMapper",
+    "InstanceSegEvaluator",
     "MaskFormer",
     "MaskFormerInstanceDatasetMapper",
     "MaskFormerPanopticDatasetMapper",

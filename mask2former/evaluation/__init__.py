@@ -3,5 +3,11 @@
 from mask2former.evaluation.build import build_evaluator
 from mask2former.evaluation.cityscapes import CityscapesSemSegEvaluator
 from mask2former.evaluation.cityscapes_instances import CityscapesInstanceEvaluator
+from mask2former.evaluation.instances import InstanceSegEvaluator
 
-__all__ = ["CityscapesInstanceEvaluator", "CityscapesSemSegEvaluator", "build_evaluator"]
+__all__ = [
+    "CityscapesInstanceEvaluator",
+    "CityscapesSemSegEvaluator",
+    "InstanceSegEvaluator",
+    "build_evaluator",
+]

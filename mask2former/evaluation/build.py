@@ -1,12 +1,27 @@
 """Which evaluators a dataset gets: a table from its metadata's evaluator_type."""
 
+import logging
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
-from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, SemSegEvaluator
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import (
+    DatasetEvaluator,
+    DatasetEvaluators,
+    SemSegEvaluator,
+)
+from detectron2.utils.file_io import PathManager
 
 from mask2former.evaluation.cityscapes import CityscapesSemSegEvaluator
+from mask2former.evaluation.cityscapes_instances import CityscapesInstanceEvaluator
+from mask2former.evaluation.instances import InstanceSegEvaluator
+from mask2former.evaluation.panoptic import PanopticEvaluator
+
+logger = logging.getLogger(__name__)
+
+# Output of a model -> the key of MODEL.MASK_FORMER.TEST that switches it on
+SWITCHES = {"sem_seg": "SEMANTIC_ON", "instances": "INSTANCE_ON", "panoptic_seg": "PANOPTIC_ON"}
 
 
 class PixelEvaluator(SemSegEvaluator):
@@ -20,24 +35,87 @@ class PixelEvaluator(SemSegEvaluator):
         return results and {"sem_seg_pixel": results["sem_seg"]}
 
 
-# evaluator_type -> functions of (dataset name, folder for the results)
-EVALUATORS: dict[str, tuple[Callable[[str, str], DatasetEvaluator], ...]] = {
-    "sem_seg": (lambda name, folder: SemSegEvaluator(name, output_dir=folder),),
-    "cityscapes_sem_seg": (
-        lambda name, folder: CityscapesSemSegEvaluator(name),
-        lambda name, folder: PixelEvaluator(name, output_dir=folder),
-    ),
+def _sem_seg(name: str, folder: str) -> DatasetEvaluator:
+    # It writes its predictions with the dataset's ids, which it then must know for every class.
+    metadata = MetadataCatalog.get(name)
+    ids = metadata.get("stuff_dataset_id_to_contiguous_id")
+    has_all = ids is None or set(ids.values()) >= set(range(len(metadata.stuff_classes)))
+    return SemSegEvaluator(name, output_dir=folder if has_all else None)
+
+
+def _instances(name: str, folder: str) -> DatasetEvaluator:
+    # The slower implementation, pycocotools', whose numbers papers give.
+    tasks = ("bbox", "segm")
+    return InstanceSegEvaluator(name, tasks=tasks, output_dir=folder, use_fast_impl=False)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One evaluator, and what it stands on."""
+
+    name: str  # for sentences
+    output: str  # of the model
+    make: Callable[[str, str], DatasetEvaluator]  # of the dataset's name and a folder for results
+    metadata: tuple[str, ...] = ()  # keys that have to be there
+    files: tuple[str, ...] = ()  # keys that have to be there, and the files or folders they name
+    needs_label_maps: bool = False  # "sem_seg_file_name" in the dataset's dicts
+    is_optional: bool = False  # left out where something is missing; else that is an error
+
+
+SEM_SEG = Measure(
+    "mIoU", "sem_seg", _sem_seg, ("stuff_classes", "ignore_label"), needs_label_maps=True
+)
+INSTANCES = Measure("AP", "instances", _instances)
+PANOPTIC = Measure(
+    "PQ",
+    "panoptic_seg",
+    PanopticEvaluator,
+    ("thing_dataset_id_to_contiguous_id", "stuff_dataset_id_to_contiguous_id"),
+    ("panoptic_json", "panoptic_root"),
+)
+_PANOPTIC_AND_MORE = (
+    PANOPTIC,
+    replace(INSTANCES, files=("json_file",), is_optional=True),
+    replace(SEM_SEG, is_optional=True),
+)
+CITYSCAPES_SEM_SEG = Measure(
+    "IoU", "sem_seg", lambda name, folder: CityscapesSemSegEvaluator(name), files=("gt_dir",)
+)
+CITYSCAPES_PIXELS = replace(
+    SEM_SEG, make=lambda name, folder: PixelEvaluator(name, output_dir=folder)
+)
+CITYSCAPES_INSTANCES = Measure(
+    "AP",
+    "instances",
+    lambda name, folder: CityscapesInstanceEvaluator(name),
+    ("thing_classes",),
+    ("gt_dir",),
+)
+
+EVALUATORS: dict[str, tuple[Measure, ...]] = {
+    "sem_seg": (SEM_SEG,),
+    "coco": (INSTANCES,),
+    "coco_panoptic_seg": _PANOPTIC_AND_MORE,
+    "ade20k_panoptic_seg": _PANOPTIC_AND_MORE,
+    "mapillary_vistas_panoptic_seg": _PANOPTIC_AND_MORE,
+    "cityscapes_sem_seg": (CITYSCAPES_SEM_SEG, CITYSCAPES_PIXELS),
+    "cityscapes_instance": (CITYSCAPES_INSTANCES,),
+    "cityscapes_panoptic_seg": (PANOPTIC, CITYSCAPES_INSTANCES, CITYSCAPES_SEM_SEG),
 }
 
 
 def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str) -> DatasetEvaluator:
-    """The evaluators of a dataset, as one.
+    """The evaluators of a dataset for the outputs that a config switches on, as one.
+
+    What a panoptic dataset has no ground truth for, AP or mIoU, is left out, which the log says.
 
     Args:
         output_dir: where they may write.
 
     Raises:
-        ValueError: there is none for this kind of dataset.
+        ValueError: there is none for this kind of dataset or these outputs, or the dataset's
+            metadata lack what its evaluator needs.
+        FileNotFoundError: ground truth is not there.
     """
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
     if kind not in EVALUATORS:
@@ -45,4 +123,55 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str) -> Dataset
             f"{dataset_name}: no evaluator for evaluator_type {kind!r}, only for "
             f"{', '.join(EVALUATORS)}; set it in the dataset's metadata"
         )
-    return DatasetEvaluators([make(dataset_name, output_dir) for make in EVALUATORS[kind]])
+    outputs = model_outputs(cfg)
+    evaluators = []
+    for measure in EVALUATORS[kind]:
+        if measure.output not in outputs:
+            continue
+        problem = _what_is_missing(measure, dataset_name)
+        if problem is None:
+            evaluators.append(measure.make(dataset_name, output_dir))
+        elif measure.is_optional:
+            logger.info("No %s: %s", measure.name, problem)
+        else:
+            raise problem
+    if not evaluators:
+        switches = sorted({SWITCHES[measure.output] for measure in EVALUATORS[kind]})
+        raise ValueError(
+            f"{dataset_name}: the model has no output that its evaluator_type {kind} can measure; "
+            f"set one of MODEL.MASK_FORMER.TEST.{', '.join(switches)}, or evaluate another dataset"
+        )
+    return DatasetEvaluators(evaluators)
+
+
+def model_outputs(cfg: CfgNode) -> set[str]:
+    """Which of "sem_seg", "instances" and "panoptic_seg" the model of a config gives."""
+    if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":  # detectron2's, of per-pixel classes
+        return {"sem_seg"}
+    return {output for output, key in SWITCHES.items() if cfg.MODEL.MASK_FORMER.TEST[key]}
+
+
+def _what_is_missing(measure: Measure, dataset_name: str) -> Exception | None:
+    """The error that says what of its ground truth a dataset lacks."""
+    metadata = MetadataCatalog.get(dataset_name)
+    for key in (*measure.metadata, *measure.files):
+        if metadata.get(key) is None:
+            return ValueError(
+                f"{dataset_name}: its metadata have no {key}, which {measure.name} needs; set it"
+            )
+    paths = [(key, metadata.get(key)) for key in measure.files]
+    if measure.needs_label_maps:
+        first = next(iter(DatasetCatalog.get(dataset_name)), {})
+        if "sem_seg_file_name" not in first:
+            return ValueError(
+                f"{dataset_name}: its dicts have no sem_seg_file_name, which {measure.name} needs; "
+                "give them label maps"
+            )
+        paths.append(("sem_seg_file_name", first["sem_seg_file_name"]))
+    for key, path in paths:
+        if not PathManager.exists(path):
+            return FileNotFoundError(
+                f"{path}: not there, but {dataset_name} names it as {key}, which {measure.name} "
+                "needs; put it there or prepare the dataset"
+            )
+    return None
