@@ -10,7 +10,8 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
-from mask2former.engine.weight_files import read_weights
+from mask2former.engine.partial_weights import BIAS_INDEX, fit_weights, gaps, settings_of
+from mask2former.engine.weight_files import HEURISTICS, read_weights
 
 # Training may start from weights for part of the model only (ImageNet's backbone; another number
 # of classes). But a backbone that is not the model's own is a mistake: of its keys, and of those
@@ -18,8 +19,9 @@ from mask2former.engine.weight_files import read_weights
 BACKBONE_SHARE = 0.9
 BACKBONE = "backbone."
 
-# Differences that change nothing: counters of batch norm, and what only a training's loss needs.
-HARMLESS = ("num_batches_tracked", "criterion.", "pixel_mean", "pixel_std")
+# Differences that change nothing: counters of batch norm, what only a training's loss needs, and
+# what the model computes from its config.
+HARMLESS = ("num_batches_tracked", "criterion.", "pixel_mean", "pixel_std", BIAS_INDEX)
 
 NUM_EXAMPLES = 3
 
@@ -104,24 +106,33 @@ class Checkpointer(DetectionCheckpointer):
         except ValueError as error:
             raise ValueError(f"{error}{self._advice}") from error
         if self._by_heuristics:
-            data["matching_heuristics"] = True
+            data[HEURISTICS] = True
         return data
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
-        model_keys = set(self.model.state_dict())
+        state = self.model.state_dict()
+        notes: list[str] = []
+        self._convert_ndarray_to_tensor(checkpoint["model"])
+        if not self.must_fit:
+            by_endings = checkpoint.get(HEURISTICS, False)
+            checkpoint["model"], notes = fit_weights(state, checkpoint["model"], by_endings)
         incompatible = super()._load_model(checkpoint)
         wrong_shape = {key for key, *_ in incompatible.incorrect_shapes}
         missing = [k for k in incompatible.missing_keys if k not in wrong_shape]
-        problem = misfit(
-            model_keys,
-            missing=[k for k in missing if not _is_harmless(k)],
-            unexpected=[k for k in incompatible.unexpected_keys if not _is_harmless(k)],
-            wrong_shapes=[x for x in incompatible.incorrect_shapes if not _is_harmless(x[0])],
-            must_fit=self.must_fit,
-        )
+        found = {
+            "missing": [k for k in missing if not _is_harmless(k)],
+            "unexpected": [k for k in incompatible.unexpected_keys if not _is_harmless(k)],
+            "wrong_shapes": [x for x in incompatible.incorrect_shapes if not _is_harmless(x[0])],
+        }
+        problem = misfit(set(state), **found, must_fit=self.must_fit)
         if problem:
             raise ValueError(f"{self._path}: {problem}")
+        for sentence in notes + gaps(set(state), **found):
+            self.logger.warning("%s: %s", self._path, sentence)
         return incompatible
+
+    def _log_incompatible_keys(self, incompatible: Any) -> None:
+        """fvcore's, a line for each key, is not needed: `_load_model` has said it."""
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write "{name}.pth" under `save_dir`: the model, the checkpointables, and `kwargs`.
@@ -184,9 +195,13 @@ def misfit(
         _examples("of another shape", shapes),
     ]
     found = ", ".join(part for part in parts if part)
+    settings = None if missing or unexpected else settings_of(wrong_shapes)
+    advice = "use the config that they were trained with"
+    if settings:
+        advice = f"set {' and '.join(settings)}"
     return (
         f"weights of another architecture than the model, which has {len(model_keys)} keys: "
-        f"{found}; use the config that they were trained with, or other weights"
+        f"{found}; {advice}, or other weights"
     )
 
 

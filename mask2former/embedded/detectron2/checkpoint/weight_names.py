@@ -72,6 +72,17 @@ def from_torchvision(name: str) -> str:
     return name
 
 
+# What is left of the classifier that the backbone was trained in.
+_SWIN_CLASSIFIER = re.compile(r"(norm|head)\.(weight|bias)|layers\.\d+\.blocks\.\d+\.attn_mask")
+
+
+def is_swin(names: Mapping) -> bool:
+    """Whether these are the names of a bare Swin Transformer, as its authors publish it."""
+    block = "layers.0.blocks.0."
+    needed = {"patch_embed.proj.weight", f"{block}attn.relative_position_bias_table"}
+    return needed <= names.keys()
+
+
 def as_checkpoint(data: Any, path: str) -> dict[str, Any]:
     """The contents of any project's weight file as DetectionCheckpointer saves them.
 
@@ -100,6 +111,9 @@ def as_checkpoint(data: Any, path: str) -> dict[str, Any]:
     if is_torchvision_resnet(weights):
         weights = {from_torchvision(name): value for name, value in weights.items()}
         return {"model": weights, HEURISTICS: True, "__author__": "torchvision"}
+    if is_swin(weights):
+        weights = {k: v for k, v in weights.items() if not _SWIN_CLASSIFIER.fullmatch(k)}
+        return {"model": weights, HEURISTICS: True, "__author__": "Swin-Transformer"}
     return data
 
 
@@ -128,7 +142,7 @@ def match_names(
     logger = logging.getLogger(__name__)
     taken: dict[str, str] = {}  # name of the file -> name of the model
     for key in sorted(wanted):
-        name = next((end for end in _endings(key) if end in weights), None)
+        name = next((end for end in endings(key) if end in weights), None)
         if name is None:
             continue
         found, expected = tuple(weights[name].shape), tuple(wanted[key].shape)
@@ -145,7 +159,8 @@ def match_names(
     return {taken.get(name, name): value for name, value in weights.items()}
 
 
-def _endings(key: str) -> Iterator[str]:
+def endings(key: str) -> Iterator[str]:
+    """ "a.b.c", "b.c" and "c" of "a.b.c"."""
     while key:
         yield key
         key = key.partition(".")[2]
