@@ -27,6 +27,11 @@ MASK_FORMER_V1 = (
     *("MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME", "StandardTransformerDecoder"),
     *("MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE", "transformer_encoder"),
 )
+FEATURE_PYRAMID = (
+    *MASK_FORMER_V1,
+    *("MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME", "BasePixelDecoder"),
+    *("MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE", "res5"),
+)
 DEEPLAB = (
     *("MODEL.BACKBONE.NAME", "build_resnet_deeplab_backbone"),
     *("MODEL.RESNETS.DEPTH", 50),
@@ -42,6 +47,7 @@ PARTS = {
     "pixel_decoder": (DROPOUT, ["SEM_SEG_HEAD"], 0.4),
     "transformer_decoder": ((), ["MASK_FORMER"], 0.98),
     "pixel_decoder_v1": ((*MASK_FORMER_V1, *DROPOUT), ["SEM_SEG_HEAD"], 0.99),
+    "feature_pyramid": (FEATURE_PYRAMID, ["SEM_SEG_HEAD"], 0.95),
     "transformer_decoder_v1": ((*MASK_FORMER_V1, *DROPOUT), ["MASK_FORMER"], 0.9),
     "all": ((*SWIN, *DROPOUT), ["SWIN", "SEM_SEG_HEAD", "MASK_FORMER"], 0.15),
 }

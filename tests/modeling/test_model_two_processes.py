@@ -15,15 +15,23 @@ CONFIG = (
 )
 
 
-def make_model():
+MASK_FORMER_V1 = (
+    *("MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME", "StandardTransformerDecoder"),
+    *("MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE", "res5"),
+    *("MODEL.MASK_FORMER.MASK_LOSS", "whole_masks"),
+    *("MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME", "BasePixelDecoder"),
+)
+
+
+def make_model(overrides):
     torch.manual_seed(0)
-    return build_model(tiny_config(*CONFIG)).train()
+    return build_model(tiny_config(*CONFIG, *overrides)).train()
 
 
-def train_rank(rank, init_file, num_targets, results):
+def train_rank(rank, init_file, overrides, num_targets, results):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{init_file}", rank=rank, world_size=2)
-    model = DistributedDataParallel(make_model())
+    model = DistributedDataParallel(make_model(overrides))
     losses = model([example(rank, num_targets[rank])])
     sum(losses.values()).backward()
     gradients = {name: p.grad for name, p in model.module.named_parameters()}
@@ -31,12 +39,14 @@ def train_rank(rank, init_file, num_targets, results):
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("num_targets", [(2, 4), (3, 0)])
-def test_losses_and_gradients_agree(tmp_path, num_targets):
-    mp.spawn(train_rank, (tmp_path / "init", num_targets, tmp_path), nprocs=2)
+@pytest.mark.parametrize(
+    ("overrides", "num_targets"), [((), (2, 4)), ((), (3, 0)), (MASK_FORMER_V1, (2, 4))]
+)
+def test_losses_and_gradients_agree(tmp_path, overrides, num_targets):
+    mp.spawn(train_rank, (tmp_path / "init", overrides, num_targets, tmp_path), nprocs=2)
     losses, gradients = zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in range(2)))
 
-    model = make_model()
+    model = make_model(overrides)
     expected = model([example(rank, n) for rank, n in enumerate(num_targets)])
     sum(expected.values()).backward()
 

@@ -32,6 +32,7 @@ class BasePixelDecoder(nn.Module):
         conv_dim: int,
         mask_dim: int,
         norm: str | Callable | None = None,
+        use_checkpoint: bool = False,
     ):
         """
         Args:
@@ -39,6 +40,8 @@ class BasePixelDecoder(nn.Module):
             conv_dim: C.
             mask_dim: channels of the pixel feature.
             norm: normalisation of the convolutions, as detectron2's get_norm takes it.
+            use_checkpoint: keep only the inputs of each 3x3 convolution for backward, and of each
+                layer of an encoder.
         """
         super().__init__()
         # Official keys count from the highest resolution, which comes last in `forward_features`.
@@ -65,6 +68,8 @@ class BasePixelDecoder(nn.Module):
             if index < coarsest or self.has_encoder:
                 channels = conv_dim
             self.add_module(f"layer_{index}", convolution(channels, 3, activation=F.relu))
+        if use_checkpoint:
+            recompute_in_backward(getattr(self, f"layer_{i + 1}") for i in range(coarsest))
         self.mask_features = Conv2d(conv_dim, mask_dim, kernel_size=3, padding=1)
         c2_xavier_fill(self.mask_features)
 
@@ -76,6 +81,7 @@ class BasePixelDecoder(nn.Module):
             "conv_dim": head.CONVS_DIM,
             "mask_dim": head.MASK_DIM,
             "norm": head.NORM,
+            "use_checkpoint": head.USE_CHECKPOINT,
         }
 
     def encode(self, feature: Tensor) -> Tensor:
@@ -124,12 +130,14 @@ class TransformerEncoderPixelDecoder(BasePixelDecoder):
         norm: str | Callable | None = None,
         use_checkpoint: bool = False,
     ):
-        """See BasePixelDecoder; the rest is of the encoder's layers.
-
-        Args:
-            use_checkpoint: keep only the inputs of each encoder layer for backward.
-        """
-        super().__init__(input_shape, conv_dim=conv_dim, mask_dim=mask_dim, norm=norm)
+        """See BasePixelDecoder; the rest is of the encoder's layers."""
+        super().__init__(
+            input_shape,
+            conv_dim=conv_dim,
+            mask_dim=mask_dim,
+            norm=norm,
+            use_checkpoint=use_checkpoint,
+        )
         coarsest = input_shape[self.in_features[-1]]
         self.input_proj = Conv2d(coarsest.channels, conv_dim, kernel_size=1)
         c2_xavier_fill(self.input_proj)
@@ -155,7 +163,6 @@ class TransformerEncoderPixelDecoder(BasePixelDecoder):
             "transformer_dim_feedforward": mask_former.DIM_FEEDFORWARD,
             "transformer_enc_layers": cfg.MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS,
             "transformer_pre_norm": mask_former.PRE_NORM,
-            "use_checkpoint": cfg.MODEL.SEM_SEG_HEAD.USE_CHECKPOINT,
         }
 
     def encode(self, feature: Tensor) -> Tensor:
