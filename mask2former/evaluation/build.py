@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import (
@@ -35,12 +36,19 @@ class PixelEvaluator(SemSegEvaluator):
         return results and {"sem_seg_pixel": results["sem_seg"]}
 
 
+class ScoresOnlyEvaluator(SemSegEvaluator):
+    """SemSegEvaluator that writes no predictions, and so needs no dataset id of every class."""
+
+    def encode_json_sem_seg(self, sem_seg: np.ndarray, input_file_name: str) -> list[dict]:
+        return []
+
+
 def _sem_seg(name: str, folder: str) -> DatasetEvaluator:
-    # It writes its predictions with the dataset's ids, which it then must know for every class.
     metadata = MetadataCatalog.get(name)
     ids = metadata.get("stuff_dataset_id_to_contiguous_id")
-    has_all = ids is None or set(ids.values()) >= set(range(len(metadata.stuff_classes)))
-    return SemSegEvaluator(name, output_dir=folder if has_all else None)
+    if ids is None or set(ids.values()) >= set(range(len(metadata.stuff_classes))):
+        return SemSegEvaluator(name, output_dir=folder)
+    return ScoresOnlyEvaluator(name)
 
 
 def _instances(name: str, folder: str) -> DatasetEvaluator:

@@ -172,7 +172,7 @@ def test_a_semantic_dataset_without_label_maps(minis):
         build_evaluator(config("sem_seg"), "changed", "")
 
 
-def test_predictions_are_written_with_ids_that_the_dataset_has(minis, tmp_path):
+def test_classes_without_a_dataset_id_are_measured_and_not_written(minis, tmp_path):
     """Cityscapes' panoptic metadata know ids of stuff only, and the label maps have things."""
     register_changed("mini_cityscapes_fine_panoptic_val", evaluator_type="coco_panoptic_seg")
     evaluator = build_evaluator(config("sem_seg"), "changed", str(tmp_path))
