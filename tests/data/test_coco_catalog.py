@@ -132,7 +132,7 @@ def test_missing_files_are_named_with_what_to_do(name, tmp_path, default_root):
     }
     script = "prepare_coco_stuff_10k" if "10k" in name else scripts.get(name.split("c_")[-1])
     assert script is None or script in message
-    archive = "image_info_test" if "test" in name else "2017.zip"
+    archive = "image_info_test2017.zip" if "_test" in name else "2017.zip"
     assert "10k" in name or archive in message
 
 

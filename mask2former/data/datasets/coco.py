@@ -90,7 +90,7 @@ def register_all_coco(root: str) -> None:
 def _register_instances(base: str, split: str, annotations: str, images: str) -> None:
     instance_json = os.path.join(base, "annotations", f"{annotations}.json")
     image_dir = os.path.join(base, images)
-    archive = f"{annotations}.zip" if "test" in split else "annotations_trainval2017.zip"
+    archive = "image_info_test2017.zip" if "test" in split else "annotations_trainval2017.zip"
     advice = _unpack(base, f"{images}.zip", archive)
     register(
         f"coco_2017_{split}",
