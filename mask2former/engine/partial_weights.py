@@ -49,8 +49,8 @@ def fit_weights(
             resized = _resize_grid(source, target)
             if resized is not None:
                 fitted[name] = resized
-                sizes = f"{_side(source)} in the file, {_side(target)} in the model"
-                notes[f"{key.rpartition('.')[2]}: side of {sizes}: interpolated"] += 1
+                sizes = f"{_size(source)} in the file, {_size(target)} in the model"
+                notes[f"{key.rpartition('.')[2]}: {sizes}: interpolated"] += 1
     return fitted, [f"{note} ({n} times)" if n > 1 else note for note, n in notes.items()]
 
 
@@ -78,9 +78,16 @@ def _take_queries(source: Tensor, target: Tensor) -> tuple[Tensor, str]:
     )
 
 
-def _side(table: Tensor) -> int:
-    """Of a bias table the windows' side, of positions the grid's."""
-    return table.shape[-1] if table.dim() == 4 else (math.isqrt(len(table)) + 1) // 2
+def _size(table: Tensor) -> str:
+    """Of the windows that a bias table is for, or of a grid of positions."""
+    if table.dim() == 4:
+        return "{} x {}".format(*table.shape[2:])
+    return f"windows of {_window(len(table))}"
+
+
+def _window(num_rows: int) -> int:
+    """The M of a bias table of (2M-1)**2 rows."""
+    return (math.isqrt(num_rows) + 1) // 2
 
 
 def _resize_grid(source: Tensor, target: Tensor) -> Tensor | None:
@@ -159,7 +166,7 @@ def settings_of(wrong_shapes: Sequence[tuple[str, tuple, tuple]]) -> list[str] |
         elif key.endswith(QUERIES) and found[1:] == expected[1:]:
             settings.append(f"MODEL.MASK_FORMER.NUM_OBJECT_QUERIES={found[0]}")
         elif key.endswith(BIAS_TABLE) and found[1:] == expected[1:]:
-            settings.append(f"MODEL.SWIN.WINDOW_SIZE={(math.isqrt(found[0]) + 1) // 2}")
+            settings.append(f"MODEL.SWIN.WINDOW_SIZE={_window(found[0])}")
         else:
             return None
     return list(dict.fromkeys(settings))

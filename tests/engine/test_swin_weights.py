@@ -149,8 +149,8 @@ def test_other_windows_interpolate_the_tables(published, tmp_path, sentences, wi
     found = state[TABLE].view(side, side, 2)
     torch.testing.assert_close(found[inner, inner], grid[inner, inner], atol=0.2, rtol=0)
     assert found[window - 1, window - 1].abs().max() < 1e-5  # of a token to itself
-    said = f"relative_position_bias_table: side of 4 in the file, {window} in the model: "
-    assert said + "interpolated (8 times)" in sentences()
+    sizes = f"windows of 4 in the file, windows of {window} in the model"
+    assert f"relative_position_bias_table: {sizes}: interpolated (8 times)" in sentences()
 
 
 def test_positions_are_interpolated(tmp_path, sentences):
@@ -161,7 +161,7 @@ def test_positions_are_interpolated(tmp_path, sentences):
     Checkpointer(target).load(str(tmp_path / "swin.pth"))
     expected = torch.arange(16.0).view(1, 16, 1, 1).expand(1, 16, 56, 56)
     torch.testing.assert_close(target.backbone.absolute_pos_embed.detach(), expected)
-    said = "absolute_pos_embed: side of 8 in the file, 56 in the model: interpolated"
+    said = "absolute_pos_embed: 8 x 8 in the file, 56 x 56 in the model: interpolated"
     assert said in sentences()
 
 
