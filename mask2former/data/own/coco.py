@@ -12,9 +12,10 @@ from mask2former.data.own.folders import (
     pictures_of_list,
     read_listing,
 )
-from mask2former.data.own.problems import Problem
+from mask2former.data.problems import Problem
 
 LISTS = ("images", "annotations", "categories")
+FOR_EVALUATION = ("id", "bbox", "area", "iscrowd")  # what pycocotools wants of each annotation
 
 
 def describe(json_file: str, image_dir: str) -> Description:
@@ -23,13 +24,15 @@ def describe(json_file: str, image_dir: str) -> Description:
     Raises:
         FileNotFoundError, ValueError: the JSON is not there, or is none of this form.
     """
-    contiguous, classes = category_ids(read_listing(json_file, LISTS)["categories"], json_file)
+    content = read_listing(json_file, LISTS)
+    contiguous, classes = category_ids(content["categories"], json_file)
     metadata = {
         "evaluator_type": "coco",
-        "json_file": json_file,
         "image_root": image_dir,
         "thing_dataset_id_to_contiguous_id": contiguous,
     }
+    if all(key in entry for entry in content["annotations"] for key in FOR_EVALUATION):
+        metadata["json_file"] = json_file  # else the evaluator makes one of the samples
     return Description(classes, json_file, ("thing_classes",), metadata)
 
 
@@ -51,12 +54,15 @@ def load(json_file: str, image_dir: str) -> tuple[list[dict], list[Problem]]:
     problems += missing + unusable
     if not images:
         problems.append(Problem("no images", f"{json_file}: it lists no images; add some"))
+    if 0 in annotations:
+        text = f"{json_file}: an annotation has the id 0, which pycocotools takes for no match; "
+        problems.append(Problem("annotation id 0", text + "number from 1", is_fatal=False))
     of_image: dict[Any, list[dict]] = {number: [] for number in images}
     for number, annotation in annotations.items():
         problem = _problem(number, annotation, images, contiguous, json_file)
         if problem is not None:
             problems.append(problem)
-        elif "segmentation" in annotation:
+        else:
             of_image[annotation["image_id"]].append(_convert(annotation, contiguous))
     dicts = [
         {
@@ -90,8 +96,7 @@ def _problem(
     if "segmentation" not in annotation:
         return Problem(
             "annotation without segmentation",
-            f"{where} has no segmentation and is left out; masks cannot be learned from boxes",
-            is_fatal=False,
+            f"{where} has no segmentation; masks are learned, so boxes are not enough",
         )
     return None
 

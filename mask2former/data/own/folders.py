@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from mask2former.data.files import read_json
-from mask2former.data.own.problems import Problem
+from mask2former.data.problems import Problem
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 

@@ -11,7 +11,7 @@ from mask2former.data.own.folders import (
     pictures_of_list,
     read_listing,
 )
-from mask2former.data.own.problems import Problem
+from mask2former.data.problems import Problem
 
 LISTS = ("images", "annotations", "categories")
 IGNORE_VALUE = 255

@@ -14,8 +14,8 @@ from mask2former.data.class_counts import values_of_labels
 from mask2former.data.datasets.catalog import register
 from mask2former.data.own import coco, panoptic, semantic
 from mask2former.data.own.description import Description
-from mask2former.data.own.problems import Problem, refuse_fatal
 from mask2former.data.own.spelling import Spelling, is_own, parse
+from mask2former.data.problems import Problem, refuse_fatal
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from typing import Any
 from mask2former.data.files import read_json
 from mask2former.data.own.description import Description
 from mask2former.data.own.folders import PICTURES, check_names, files_below
-from mask2former.data.own.problems import Problem
+from mask2former.data.problems import Problem
 
 IGNORE_VALUE = 255
 LABEL = ".png"

@@ -1,7 +1,6 @@
-"""What is wrong with a user's files, found without stopping at the first fault."""
+"""What is wrong with a dataset's files, found without stopping at the first fault."""
 
 import logging
-from collections import Counter
 from dataclasses import dataclass
 
 from detectron2.utils.logger import log_first_n
@@ -11,15 +10,23 @@ LISTS_ALL = "python tools/check_dataset.py"
 
 @dataclass(frozen=True)
 class Problem:
-    """One fault, or with `is_fatal` False something that a training can do with."""
+    """One fault, or with `is_fatal` False something to be looked at, which a training can do with."""
 
     kind: str  # a few words, the same for all of its sort
     text: str  # a sentence: where, what was found, what to do
     is_fatal: bool = True
 
 
+def by_kind(problems: list[Problem]) -> dict[str, list[Problem]]:
+    """The problems of each kind, the kinds in the order in which they turn up."""
+    found: dict[str, list[Problem]] = {}
+    for problem in problems:
+        found.setdefault(problem.kind, []).append(problem)
+    return found
+
+
 def refuse_fatal(name: str, problems: list[Problem]) -> None:
-    """Log what a training can do with, once; raise what it cannot.
+    """Log once what a training can do with; raise what it cannot.
 
     Raises:
         ValueError: the first fatal problem, and how many more there are.
@@ -28,7 +35,6 @@ def refuse_fatal(name: str, problems: list[Problem]) -> None:
     if fatal:
         more = f" (and {len(fatal) - 1} more; {LISTS_ALL} {name} lists them)"
         raise ValueError(fatal[0] + (more if len(fatal) > 1 else ""))
-    first = {problem.kind: problem.text for problem in reversed(problems)}
-    for kind, count in Counter(problem.kind for problem in problems).items():
-        message = f"{name}: {count} x {kind} (the first: {first[kind]})"
+    for kind, found in by_kind(problems).items():
+        message = f"{name}: {len(found)} x {kind} (the first: {found[0].text})"
         log_first_n(logging.WARNING, message, key="message")
