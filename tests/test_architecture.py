@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "modeling.maskformer_model": ("device", "layers", *PARTS, "modeling.head"),
     "modeling.test_time_augmentation": ("device", *PARTS, "modeling.maskformer_model"),
     "modeling": ("device", "layers", *PARTS, "modeling.head", "modeling.maskformer_model"),
-    "data": ("device", "config"),
+    "data": ("device", "config", "hints"),
     "evaluation": ("device", "config"),
     "patch": ("device", "layers"),
     # "" and _provider: it logs which detectron2 it is, and reads weights with the embedded reader.
