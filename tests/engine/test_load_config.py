@@ -117,6 +117,23 @@ def test_value_of_another_type(tmp_path):
     assert "SOLVER is a group of keys" in refused(CONFIG, ["SOLVER", "1"])
 
 
+@pytest.mark.parametrize("where", ["config.yaml", "top.yaml"])
+@pytest.mark.parametrize("value", ["3", "[1, 2]", ""])
+def test_value_in_the_place_of_a_group(tmp_path, where, value):
+    """Also in a file that others stand on, which detectron2 merges before it looks at types."""
+    path = write(tmp_path, f"SOLVER: {value}\n")
+    (tmp_path / "top.yaml").write_text("_BASE_: config.yaml\nSOLVER: {MAX_ITER: 3}\n")
+    sentence = refused(str(tmp_path / where))
+    assert sentence.startswith(f"{path}: SOLVER is a group of keys, not a value; set one of ")
+
+
+def test_one_dataset_needs_neither_quotes_nor_brackets():
+    cfg = load_config(
+        CONFIG, ["DATASETS.TRAIN", "semantic:C:\\new:b", "DATASETS.TEST", "('a','b')"]
+    )
+    assert cfg.DATASETS.TRAIN == ("semantic:C:\\new:b",) and cfg.DATASETS.TEST == ("a", "b")
+
+
 def test_odd_number_of_words():
     assert "'7' is left over" in refused(CONFIG, ["SOLVER.MAX_ITER", "3", "7"])
     assert "put --resume before" in refused(CONFIG, ["SOLVER.MAX_ITER", "3", "--resume"])
@@ -146,6 +163,16 @@ def test_odd_number_of_words():
         (["TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "()"], "MIN_SIZES=() and MAX_SIZE="),
         (["TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "(0,9)"], "MIN_SIZES=(0, 9) and"),
         (["SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "all"], "set it to one of full_model, value, norm"),
+        (["INPUT.CROP.SIZE", "[0, 0]"], "INPUT.CROP.SIZE=[0, 0]; set it to a height and a width"),
+        (["MODEL.SEM_SEG_HEAD.IN_FEATURES", "['res9']"], "names res9; take some of res2, res3, "),
+        (["MODEL.SEM_SEG_HEAD.IN_FEATURES", "[]"], "names nothing; take some of res2, res3, "),
+        (["MODEL.RESNETS.OUT_FEATURES", "['res9']"], "MODEL.RESNETS.OUT_FEATURES names res9"),
+        (["MODEL.RESNETS.OUT_FEATURES", "['res5']"], "IN_FEATURES names res2; take some of res5"),
+        (
+            ["MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES", "['res6']"],
+            "ENCODER_IN_FEATURES names res6; take some of res2, res3, res4, res5",
+        ),
+        (["MODEL.MASK_FORMER.TEST.SEMANTIC_ON", "False"], "PANOPTIC_ON are all False"),
     ],
 )
 def test_what_cannot_work_is_refused(opts, expected):
@@ -180,3 +207,29 @@ def test_evaluation_needs_a_dataset():
 def test_evaluation_does_not_look_at_what_training_needs():
     cfg = load_config(CONFIG, ["SOLVER.IMS_PER_BATCH", "3", "DATASETS.TRAIN", "('nowhere',)"])
     validate_config(cfg, num_processes=2, eval_only=True)
+
+
+CLASSES_OF_DATASETS = {
+    "ade20k_sem_seg_val": 150,
+    "ade20k_instance_val": 100,
+    "ade20k_panoptic_val": 150,
+    "ade20k_full_sem_seg_val": 847,
+    "cityscapes_fine_sem_seg_val": 19,
+    "cityscapes_fine_instance_seg_val": 8,
+    "cityscapes_fine_panoptic_val": 19,
+    "coco_2017_val": 80,
+    "coco_2017_train_panoptic": 133,
+    "coco_2017_val_panoptic_with_sem_seg": 133,
+    "coco_2017_test_stuff_10k_sem_seg": 171,
+    "mapillary_vistas_sem_seg_val": 65,
+    "mapillary_vistas_panoptic_val": 65,
+}
+
+
+@pytest.mark.parametrize("name", CLASSES_OF_DATASETS)
+def test_number_of_classes_of_each_kind_of_dataset(name):
+    number = CLASSES_OF_DATASETS[name]
+    opts = ["DATASETS.TRAIN", name, "DATASETS.TEST", name, "MODEL.SEM_SEG_HEAD.NUM_CLASSES"]
+    validate_config(load_config(CONFIG, [*opts, str(number)]))
+    with pytest.raises(ValueError, match=f"but {name} has {number} classes; set it to {number}"):
+        validate_config(load_config(CONFIG, [*opts, str(number + 1)]))
