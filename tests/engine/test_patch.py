@@ -4,6 +4,7 @@ import detectron2.engine.defaults
 import detectron2.modeling
 import pytest
 import torch
+from detectron2.config import get_cfg
 from detectron2.engine import DefaultPredictor
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
@@ -55,3 +56,9 @@ def test_predictor_of_detectron2_takes_auto(cfg, monkeypatch):
     monkeypatch.setattr("mask2former.patch.resolve_device", lambda name: torch.device("cpu"))
     image = torch.zeros(8, 16, 3, dtype=torch.uint8).numpy()
     assert DefaultPredictor(cfg)(image)["sem_seg"].shape[0] == 3
+
+
+def test_configs_without_our_keys_build(cfg):
+    plain = get_cfg()
+    plain.MODEL.META_ARCHITECTURE, plain.MODEL.DEVICE = "DeviceProbe", "cpu"
+    assert isinstance(detectron2.modeling.build_model(plain), DeviceProbe)

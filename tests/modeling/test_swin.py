@@ -252,6 +252,7 @@ def test_norms_and_position_tables_do_not_decay():
         ({"NUM_HEADS": [1, 2, 4]}, r"NUM_HEADS=\[1, 2, 4\] has 3 stages, but .*DEPTHS has 4"),
         ({"NUM_HEADS": [3, 2, 4, 4]}, r"16 channels do not divide into 3 heads"),
         ({"OUT_FEATURES": ["res2", "res6"]}, r"OUT_FEATURES=.*res6.*; set it to some of res2"),
+        ({"DROP_PATH_RATE": 1.0}, r"DROP_PATH_RATE=1.0; set it to 0 or more, below 1"),
         ({"OUT_FEATURES": []}, r"OUT_FEATURES=\[\]; set it to some of res2"),
     ],
 )

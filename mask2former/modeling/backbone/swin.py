@@ -83,6 +83,10 @@ class D2SwinTransformer(Backbone):
         stage_dims = [embed_dim * 2**i for i in range(len(depths))]
         names = [f"res{i + 2}" for i in range(len(depths))]
         _check(names, stage_dims, num_heads, out_features)
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(
+                f"MODEL.SWIN.DROP_PATH_RATE={drop_path_rate}; set it to 0 or more, below 1"
+            )
         self._out_features = list(out_features)
         self._out_feature_channels = dict(zip(names, stage_dims))
         self._out_feature_strides = {name: patch_size * 2**i for i, name in enumerate(names)}
