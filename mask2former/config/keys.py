@@ -27,6 +27,9 @@ def _add_input(cfg: CN) -> None:
     # A random crop is drawn again (10 times at most) while one class covers more than this share.
     cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
     cfg.INPUT.SIZE_DIVISIBILITY = -1  # pad training images to a multiple of this; -1: do not pad
+    # new: no targets for objects and segments that a crop has cut away entirely. The official
+    # mappers keep them as empty masks, except coco_instance_lsj, which drops them in any case.
+    cfg.INPUT.DROP_EMPTY_MASKS = False
     # Large-scale jitter (the coco_* mappers): resize by MIN..MAX_SCALE, then crop IMAGE_SIZE.
     cfg.INPUT.IMAGE_SIZE = 1024
     cfg.INPUT.MIN_SCALE = 0.1

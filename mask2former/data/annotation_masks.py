@@ -42,6 +42,13 @@ def read_segmentation(segmentation: Any, height: int, width: int) -> Segmentatio
     return [polygon for polygon in polygons if len(polygon) >= 3]  # two corners cover no pixel
 
 
+def covers_any(segmentation: Segmentation) -> bool:
+    """Whether there is anything of an object within its picture: a pixel, or a polygon's area."""
+    if isinstance(segmentation, np.ndarray):
+        return bool(segmentation.any())
+    return any(_area(polygon) > 0 for polygon in segmentation)
+
+
 def draw(segmentation: Segmentation, height: int, width: int) -> np.ndarray:
     """The mask (H,W) bool of a segmentation; polygons are united."""
     if isinstance(segmentation, np.ndarray):
@@ -79,6 +86,11 @@ def clip_polygon(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
         points = np.stack([polygon, crossing], axis=1)  # (P,2,2): each corner, then a crossing
         polygon = points[np.stack([inside, crosses], axis=1)]
     return polygon
+
+
+def _area(polygon: np.ndarray) -> float:
+    x, y = polygon.T
+    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
 
 
 def _corners(polygon: Any) -> np.ndarray:

@@ -5,6 +5,7 @@ H W the size of the transformed and padded image
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
@@ -44,7 +45,13 @@ def _semantic_targets(cfg: CfgNode) -> SemanticTargets:
 
 
 def _instance_targets(cfg: CfgNode) -> InstanceTargets:
-    return InstanceTargets(num_classes=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
+    return InstanceTargets(
+        num_classes=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, drop_empty=cfg.INPUT.DROP_EMPTY_MASKS
+    )
+
+
+def _seen_instance_targets(cfg: CfgNode) -> InstanceTargets:
+    return replace(_instance_targets(cfg), drop_empty=True)
 
 
 def _panoptic_targets(cfg: CfgNode) -> PanopticTargets:
@@ -52,6 +59,7 @@ def _panoptic_targets(cfg: CfgNode) -> PanopticTargets:
     return PanopticTargets(
         num_classes=head.NUM_CLASSES,
         ignore_value=head.IGNORE_VALUE,
+        drop_empty=cfg.INPUT.DROP_EMPTY_MASKS,
         with_class_map=crop.ENABLED and crop.SINGLE_CATEGORY_MAX_AREA < 1,
     )
 
@@ -61,7 +69,7 @@ RECIPES: dict[str, tuple[Callable[[CfgNode], Recipe], Callable[[CfgNode], Target
     "mask_former_semantic": (semantic_recipe, _semantic_targets),
     "mask_former_instance": (instance_recipe, _instance_targets),
     "mask_former_panoptic": (semantic_recipe, _panoptic_targets),
-    "coco_instance_lsj": (large_scale_jitter_recipe, _instance_targets),
+    "coco_instance_lsj": (large_scale_jitter_recipe, _seen_instance_targets),
     "coco_panoptic_lsj": (large_scale_jitter_recipe, _panoptic_targets),
     "detr_panoptic": (detr_recipe, _panoptic_targets),
 }

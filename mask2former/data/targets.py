@@ -54,7 +54,7 @@ class Targets(Protocol):
     def build(self, truth: Any, moved: Moved) -> dict:
         """The sample's new entries, among them instances: gt_classes (N,), gt_masks (N,H,W) bool.
 
-        N may be 0. Masks are not empty.
+        N may be 0.
         """
 
 
@@ -93,6 +93,7 @@ class InstanceTargets:
     """One target per annotated object. Crowd regions (iscrowd) are not learned."""
 
     num_classes: int
+    drop_empty: bool = False  # what the transforms have moved out of sight
 
     def read(
         self, sample: dict, size: tuple[int, int], read_image: ReadImage
@@ -111,7 +112,8 @@ class InstanceTargets:
                 segmentation = annotation_masks.read_segmentation(annotation["segmentation"], *size)
             except ValueError as error:
                 raise SampleError(f"{where}: {error}; correct or remove this object") from error
-            objects.append((category, segmentation))
+            if annotation_masks.covers_any(segmentation):
+                objects.append((category, segmentation))
         return None, objects
 
     def build(self, truth: list[tuple[int, annotation_masks.Segmentation]], moved: Moved) -> dict:
@@ -120,7 +122,8 @@ class InstanceTargets:
         for mask, (_, segmentation) in zip(masks, truth):
             segmentation = annotation_masks.transform(segmentation, moved.transforms)
             mask[:] = annotation_masks.draw(segmentation, *moved.size)
-        return {"instances": _instances(classes, moved.pad(torch.from_numpy(masks), 0))}
+        masks = moved.pad(torch.from_numpy(masks), 0)
+        return {"instances": _instances(classes, masks, self.drop_empty)}
 
 
 class _Panoptic(NamedTuple):
@@ -135,6 +138,7 @@ class PanopticTargets:
 
     num_classes: int
     ignore_value: int
+    drop_empty: bool = False  # what the transforms have moved out of sight
     with_class_map: bool = False  # whether a crop looks at it
 
     def read(
@@ -159,10 +163,10 @@ class PanopticTargets:
         learned = [segment for segment in truth.segments if not segment.get("iscrowd", 0)]
         segment_ids = torch.tensor([segment["id"] for segment in learned], dtype=ids.dtype)
         classes = torch.tensor([int(s["category_id"]) for s in learned], dtype=torch.int64)
-        instances = _instances(classes, ids == segment_ids[:, None, None])
-        if len(learned) and not len(instances):  # by the crop, or always?
+        masks = ids == segment_ids[:, None, None]
+        if len(learned) and not masks.any():  # by the crop, or always?
             _check_any_segment(truth)
-        return {"instances": instances}
+        return {"instances": _instances(classes, masks, self.drop_empty)}
 
     def _class_map(self, truth: _Panoptic) -> np.ndarray:
         ids = rgb2id(truth.colors)
@@ -229,14 +233,11 @@ def _check_any_segment(truth: _Panoptic) -> None:
         )
 
 
-def _instances(classes: torch.Tensor, masks: torch.Tensor) -> Instances:
-    """(N,), (N,H,W) -> those whose mask is not empty.
-
-    The official mappers of panoptic and Cityscapes instance segmentation keep empty masks, which
-    teach a query to find what a crop has cut away.
-    """
-    seen = masks.flatten(1).any(dim=1)
+def _instances(classes: torch.Tensor, masks: torch.Tensor, drop_empty: bool = False) -> Instances:
+    if drop_empty:
+        seen = masks.flatten(1).any(dim=1)
+        classes, masks = classes[seen], masks[seen]
     instances = Instances(tuple(masks.shape[-2:]))
-    instances.gt_classes = classes[seen]
-    instances.gt_masks = masks[seen]
+    instances.gt_classes = classes
+    instances.gt_masks = masks
     return instances

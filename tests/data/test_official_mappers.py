@@ -40,6 +40,7 @@ def _map(mapper: MaskFormerDatasetMapper, sample: dict, seed: int) -> dict:
 @pytest.mark.parametrize("name", GOLDENS)
 def test_pixels_and_targets_are_the_official_ones(cfg, tmp_path, name, seed):
     set_recipe(cfg, name)
+    cfg.INPUT.DROP_EMPTY_MASKS = True
     mapped = _map(build_mapper(cfg, is_train=True), made_sample(tmp_path, seed), seed)
     expected = GOLDENS[name][seed]
     instances = mapped["instances"]
@@ -51,6 +52,23 @@ def test_pixels_and_targets_are_the_official_ones(cfg, tmp_path, name, seed):
     assert instances.gt_masks.sum((1, 2)).tolist() == expected["areas"]
     assert zlib.crc32(np.packbits(instances.gt_masks.numpy()).tobytes()) == expected["masks"]
     assert np.random.rand() == expected["next_random_number"]
+
+
+@pytest.mark.parametrize("name", [n for n in GOLDENS if n != "mask_former_semantic"])
+def test_what_a_crop_cuts_away_stays_an_empty_target(cfg, tmp_path, name):
+    """As in the official mappers, of which only coco_instance_lsj drops it."""
+    set_recipe(cfg, name)
+    for seed in range(6):
+        sample = made_sample(tmp_path, seed)
+        instances = _map(build_mapper(cfg, is_train=True), sample, seed)["instances"]
+        seen = instances.gt_masks.flatten(1).any(1)
+        assert instances.gt_classes[seen].tolist() == GOLDENS[name][seed]["classes"]
+        objects = sample["annotations" if "instance" in name else "segments_info"]
+        learned = [entry["category_id"] for entry in objects if not entry.get("iscrowd")]
+        if name == "coco_instance_lsj":
+            assert seen.all()
+        else:
+            assert instances.gt_classes.tolist() == learned
 
 
 def test_all_recipes_are_held_against_official_ones():
