@@ -1,5 +1,4 @@
-"""COCOEvaluator, COCOPanopticEvaluator and CityscapesInstanceEvaluator behave the same whichever
-detectron2 provides them.
+"""COCOEvaluator and COCOPanopticEvaluator behave the same whichever detectron2 provides them.
 
 Average precision is computed by hand. COCO reads precision at 101 recalls: 0, 0.01, .., 1.
 """
