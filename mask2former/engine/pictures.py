@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,16 +12,24 @@ from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.data.detection_utils import read_image
 from detectron2.evaluation import inference_context
 from detectron2.utils.colormap import colormap
+from detectron2.utils.visualizer import GenericMask, Visualizer
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from panopticapi.utils import rgb2id
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mask2former.config import predicted_classes
 from mask2former.data import build_mapper
 
 SMOOTHING = 20  # lines of metrics.json
 NUM_ROWS = 4
+NO_CLASS = -1
 IGNORED = np.array([0, 0, 0], np.uint8)  # colour of pixels that have no class
+MIN_SCORE = 0.5  # of an instance, to be drawn
+NAMED_SHARE = 0.01  # of the image, from which on a segment's name is written into it
+MIN_WIDTH = 800  # of a picture with names in it, so that they can be read
+PIXELS_PER_INCH = 100
 
 
 def draw_loss_curve(metrics_file: str, picture_file: str) -> None:
@@ -32,15 +41,10 @@ def draw_loss_curve(metrics_file: str, picture_file: str) -> None:
         lines = [json.loads(line) for line in file]
     lines = [line for line in lines if "total_loss" in line]
     iterations = [line["iteration"] for line in lines]
-    curves = {"total_loss": [line["total_loss"] for line in lines]}
-    parts = {re.sub(r"_\d+$", "", k) for line in lines for k in line if k.startswith("loss_")}
-    for part in sorted(parts):
-        names = [k for k in lines[0] if re.fullmatch(rf"{part}(_\d+)?", k)]
-        curves[part] = [sum(line.get(name, np.nan) for name in names) for line in lines]
 
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
-    for name, values in curves.items():
+    for name, values in loss_curves(lines).items():
         (line,) = axes.plot(iterations, values, alpha=0.25, linewidth=1)
         axes.plot(iterations, smoothed(values), color=line.get_color(), label=name)
     axes.set(xlabel="iteration", ylabel="loss, summed over the decoder's layers")
@@ -50,67 +54,201 @@ def draw_loss_curve(metrics_file: str, picture_file: str) -> None:
     figure.savefig(picture_file, dpi=120)
 
 
+def loss_curves(lines: Sequence[dict]) -> dict[str, list[float]]:
+    """total_loss, and each part summed over the layers that a line has; NaN where it has none."""
+    curves = {"total_loss": [line["total_loss"] for line in lines]}
+    names = {name for line in lines for name in line if name.startswith("loss_")}
+    for part in sorted({re.sub(r"_\d+$", "", name) for name in names}):
+        layers = {name for name in names if re.fullmatch(rf"{part}(_\d+)?", name)}
+        curves[part] = [
+            sum(line[name] for name in layers & line.keys()) if layers & line.keys() else np.nan
+            for line in lines
+        ]
+    return curves
+
+
 def smoothed(values: Sequence[float], window: int = SMOOTHING) -> np.ndarray:
-    """Mean of each value and those before it, `window` at most."""
-    sums = np.cumsum(np.insert(np.asarray(values, float), 0, 0.0))
+    """Mean of each value and those before it, `window` at most; of those that are finite."""
+    values = np.asarray(values, float)
+    is_finite = np.isfinite(values)
+    sums, counts = (
+        np.cumsum(np.insert(x, 0, 0.0)) for x in (np.where(is_finite, values, 0), is_finite)
+    )
     ends = np.arange(1, len(sums))
     starts = np.maximum(ends - window, 0)
-    return (sums[ends] - sums[starts]) / (ends - starts)
+    counts = counts[ends] - counts[starts]
+    return np.where(counts > 0, (sums[ends] - sums[starts]) / np.maximum(counts, 1), np.nan)
+
+
+class Classes(NamedTuple):
+    """What the model's classes are called, and their colours (K,3) uint8."""
+
+    names: Sequence[str]
+    colours: np.ndarray
+
+    @classmethod
+    def of(cls, metadata: Metadata, num_classes: int) -> "Classes":
+        """A dataset of the user's own need have neither."""
+        names = predicted_classes(metadata) or [str(i) for i in range(num_classes)]
+        lists = (metadata.get("stuff_colors"), metadata.get("thing_colors"))
+        known = [x for x in lists if x and len(x) == len(names)]
+        colours = known[0] if known else np.resize(colormap(rgb=True), (len(names), 3))
+        return cls(names, np.array(colours, np.uint8))
+
+
+class Segment(NamedTuple):
+    """A part of an image that is to be drawn."""
+
+    mask: np.ndarray  # (H,W) bool
+    category: int
+    text: str
+
+
+Row = tuple[np.ndarray, np.ndarray, np.ndarray]  # pictures of image, ground truth, prediction
+Drawn = tuple[np.ndarray, np.ndarray, set[int]]  # ground truth, prediction, classes in them
+# From the image, the dataset's dict and the model's result.
+Painter = Callable[[np.ndarray, dict, dict, Classes], Drawn]
 
 
 def draw_predictions(cfg: CfgNode, model: nn.Module, dataset_name: str, picture_file: str) -> bool:
-    """Rows of image, ground truth and prediction, in the classes' colours, with a legend.
+    """Rows of image, ground truth and prediction, in the classes' colours.
+
+    Drawn is the first that the model predicts and the dataset knows of: panoptic segments,
+    instances, or the class of each pixel.
 
     Returns:
-        whether there was anything to draw: only a semantic dataset has a class for each pixel.
+        whether there was anything to draw.
     """
-    metadata = MetadataCatalog.get(dataset_name)
-    samples = [s for s in DatasetCatalog.get(dataset_name) if "sem_seg_file_name" in s]
-    if not samples or not cfg.MODEL.MASK_FORMER.TEST.SEMANTIC_ON:
+    choice = _to_draw(cfg, dataset_name)
+    if choice is None:
         return False
+    samples, draw = choice
     spread = np.linspace(0, len(samples) - 1, min(NUM_ROWS, len(samples))).astype(int)
     mapper = build_mapper(cfg, is_train=False)
-    rows = [
-        (
-            read_image(sample["file_name"], "RGB"),
-            read_image(sample["sem_seg_file_name"]),
-            _predict(model, mapper(sample)),
-        )
-        for sample in (samples[i] for i in spread)
-    ]
-    _draw_rows(rows, metadata, picture_file)
+    classes = Classes.of(MetadataCatalog.get(dataset_name), cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
+    rows, present = [], set()
+    for sample in (samples[i] for i in spread):
+        image = read_image(sample["file_name"], "RGB")
+        *pictures, shown = draw(image, sample, _predict(model, mapper(sample)), classes)
+        rows.append((image, *pictures))
+        present |= shown
+    _draw_rows(rows, classes, present, picture_file)
     return True
 
 
-def _predict(model: nn.Module, mapped: dict) -> np.ndarray:
+def _predict(model: nn.Module, mapped: dict) -> dict:
     # One process draws; a wrapped model would wait for the others.
     model = model.module if isinstance(model, DistributedDataParallel) else model
     with inference_context(model), torch.no_grad():
-        return model([mapped])[0]["sem_seg"].argmax(0).cpu().numpy()
+        return model([mapped])[0]
 
 
-def _draw_rows(rows: Sequence[tuple], metadata: Metadata, picture_file: str) -> None:
-    names = metadata.stuff_classes
-    # A dataset of the user's own need not have colours.
-    colours = metadata.get("stuff_colors") or np.resize(colormap(rgb=True), (len(names), 3))
-    colours = np.array(colours, np.uint8)  # (K,3)
-    height, width = rows[0][0].shape[:2]
-    row_height = 4.0 * height / width
-    figure = Figure(figsize=(12, len(rows) * row_height + 1.2), layout="constrained")
-    grid = figure.subplots(len(rows), 3, squeeze=False)
-    present = np.zeros(len(names), bool)
-    for axes, (image, truth, prediction) in zip(grid, rows):
-        axes[0].imshow(image)
-        for axis, labels in zip(axes[1:], (truth, prediction)):
-            axis.imshow(coloured(labels, colours))
-            present[np.unique(labels[labels < len(names)])] = True
-    for axis, title in zip(grid[0], ("image", "ground truth (black: no class)", "prediction")):
+def _pixels(image: np.ndarray, sample: dict, result: dict, classes: Classes) -> Drawn:
+    truth = read_image(sample["sem_seg_file_name"])
+    prediction = result["sem_seg"].argmax(0).cpu().numpy()
+    labels = np.union1d(truth, prediction)
+    shown = {int(i) if i < len(classes.names) else NO_CLASS for i in labels}
+    return coloured(truth, classes.colours), coloured(prediction, classes.colours), shown
+
+
+def _panoptic(image: np.ndarray, sample: dict, result: dict, classes: Classes) -> Drawn:
+    def segments(ids: np.ndarray, infos: list[dict]) -> list[Segment]:
+        return [
+            Segment(ids == info["id"], info["category_id"], classes.names[info["category_id"]])
+            for info in infos
+        ]
+
+    ids, infos = result["panoptic_seg"]
+    truth = rgb2id(read_image(sample["pan_seg_file_name"], "RGB"))
+    return _over_image(
+        image,
+        segments(truth, sample["segments_info"]),
+        segments(ids.cpu().numpy(), infos),
+        classes,
+    )
+
+
+def _instances(image: np.ndarray, sample: dict, result: dict, classes: Classes) -> Drawn:
+    found = result["instances"].to("cpu")
+    found = found[found.scores >= MIN_SCORE]
+    truth = [
+        Segment(
+            GenericMask(one["segmentation"], *image.shape[:2]).mask != 0,
+            one["category_id"],
+            classes.names[one["category_id"]],
+        )
+        for one in sample["annotations"]
+    ]
+    prediction = [
+        Segment(mask, category, f"{classes.names[category]} {100 * score:.0f}%")
+        for mask, category, score in zip(
+            found.pred_masks.numpy(), found.pred_classes.tolist(), found.scores.tolist()
+        )
+    ]
+    return _over_image(image, truth, prediction, classes)
+
+
+def _over_image(
+    image: np.ndarray, truth: list[Segment], prediction: list[Segment], classes: Classes
+) -> Drawn:
+    shown = {segment.category for segment in (*truth, *prediction)}
+    return outlined(image, truth, classes), outlined(image, prediction, classes), shown
+
+
+# The switch of MODEL.MASK_FORMER.TEST, what a dataset's dict then has, and what draws it.
+PAINTERS: tuple[tuple[str, str, Painter], ...] = (
+    ("PANOPTIC_ON", "pan_seg_file_name", _panoptic),
+    ("INSTANCE_ON", "annotations", _instances),
+    ("SEMANTIC_ON", "sem_seg_file_name", _pixels),
+)
+
+
+def _to_draw(cfg: CfgNode, dataset_name: str) -> tuple[list[dict], Painter] | None:
+    samples = DatasetCatalog.get(dataset_name)
+    for switch, key, draw in PAINTERS:
+        known = [sample for sample in samples if sample.get(key)]
+        if cfg.MODEL.MASK_FORMER.TEST[switch] and known:
+            return known, draw
+    return None
+
+
+def _draw_rows(rows: Sequence[Row], classes: Classes, present: set[int], picture_file: str) -> None:
+    heights = [4.0 * image.shape[0] / image.shape[1] for image, _, _ in rows]
+    figure = Figure(figsize=(12, sum(heights) + 1.2), layout="constrained")
+    grid = figure.subplots(len(rows), 3, squeeze=False, height_ratios=heights)
+    for axes, pictures in zip(grid, rows):
+        for axis, picture in zip(axes, pictures):
+            axis.imshow(picture)
+    for axis, title in zip(grid[0], ("image", "ground truth", "prediction")):
         axis.set_title(title)
     for axis in grid.flat:
         axis.set_axis_off()
-    legend = [Patch(color=colours[i] / 255, label=names[i]) for i in np.flatnonzero(present)]
+    legend = [
+        Patch(color=classes.colours[i] / 255, label=classes.names[i])
+        for i in sorted(present - {NO_CLASS})
+    ]
+    if NO_CLASS in present:
+        legend.append(Patch(color=IGNORED / 255, label="no class"))
     figure.legend(handles=legend, loc="outside lower center", ncols=7, fontsize=8)
-    figure.savefig(picture_file, dpi=100)
+    figure.savefig(picture_file, dpi=PIXELS_PER_INCH)
+
+
+def outlined(image: np.ndarray, segments: list[Segment], classes: Classes) -> np.ndarray:
+    """The image under the segments in their classes' colours, the small ones on top.
+
+    Shapes: (H,W,3) -> as large or larger, uint8
+    """
+    canvas = Visualizer(image, scale=max(1.0, MIN_WIDTH / image.shape[1]))
+    for mask, category, text in sorted(segments, key=lambda segment: -segment.mask.sum()):
+        canvas.draw_binary_mask(
+            mask.astype(np.uint8),
+            tuple(classes.colours[category] / 255),
+            edge_color="white",
+            text=text if mask.mean() >= NAMED_SHARE else None,
+            alpha=0.5,
+            area_threshold=0,
+        )
+    return canvas.get_output().get_image()
 
 
 def coloured(labels: np.ndarray, colours: np.ndarray) -> np.ndarray:

@@ -28,7 +28,7 @@ from mask2former.engine.launch import (
     world_size,
 )
 from mask2former.engine.output import open_console, open_log
-from mask2former.engine.trainer import Trainer, inference_dir
+from mask2former.engine.trainer import TTA_SUFFIX, Trainer, inference_dir
 from mask2former.engine.user_errors import CANDIDATES, user_sentence
 from mask2former.engine.writers import METRICS_FILE
 from mask2former.modeling.criterion.build import read_class_weights
@@ -166,9 +166,24 @@ def leave_pictures(cfg: CfgNode, trainer: Trainer) -> None:
         logger.info("Validation: %s", score)
 
 
+# Task -> its main number, and the keys under which the evaluators have it
+MAIN_NUMBERS = {
+    "panoptic_seg": ("PQ", ("PQ",)),
+    "segm": ("AP", ("AP",)),
+    "sem_seg": ("mIoU", ("IoU", "mIoU")),
+}
+
+
 def summary(results: dict) -> str:
-    """The one number of a semantic evaluation, and of how many classes it is the mean."""
-    scores = results.get("sem_seg", {})
-    classes = [v for k, v in scores.items() if k.startswith("IoU-") and v == v]
-    mean = scores.get("IoU", scores.get("mIoU"))
-    return f"mIoU {mean:.2f} over {len(classes)} classes" if classes else ""
+    """The main number of each task that was evaluated; of mIoU, over how many classes."""
+    if any(isinstance(value, dict) for scores in results.values() for value in scores.values()):
+        parts = {name: summary(scores) for name, scores in results.items()}  # of each dataset
+        return "; ".join(f"{name}: {part}" for name, part in parts.items() if part)
+    found = []
+    for suffix, how in (("", ""), (TTA_SUFFIX, " with test-time augmentation")):
+        for task, (name, keys) in MAIN_NUMBERS.items():
+            scores = results.get(task + suffix, {})
+            classes = [v for k, v in scores.items() if k.startswith("IoU-") and v == v]
+            over = f" over {len(classes)} classes" if classes else ""
+            found += [f"{name} {scores[key]:.2f}{over}{how}" for key in keys if key in scores]
+    return ", ".join(found)
