@@ -196,12 +196,12 @@ def misfit(
     ]
     found = ", ".join(part for part in parts if part)
     settings = None if missing or unexpected else settings_of(wrong_shapes)
-    advice = "use the config that they were trained with"
+    advice = "use the config that they were trained with, or other weights"
     if settings:
-        advice = f"set {' and '.join(settings)}"
+        advice = f"set {' and '.join(settings)}, or use other weights"
     return (
         f"weights of another architecture than the model, which has {len(model_keys)} keys: "
-        f"{found}; {advice}, or other weights"
+        f"{found}; {advice}"
     )
 
 

@@ -137,12 +137,12 @@ def test_what_is_missing_is_said_by_modules(coco, sentences, tmp_path):
 @pytest.mark.parametrize(
     "num_classes, num_queries, advice",
     [
-        (2, 10, "set MODEL.SEM_SEG_HEAD.NUM_CLASSES=133, or other weights"),
-        (133, 4, "set MODEL.MASK_FORMER.NUM_OBJECT_QUERIES=10, or other weights"),
+        (2, 10, "set MODEL.SEM_SEG_HEAD.NUM_CLASSES=133, or use other weights"),
+        (133, 4, "set MODEL.MASK_FORMER.NUM_OBJECT_QUERIES=10, or use other weights"),
         (
             *(2, 16),
             "set MODEL.MASK_FORMER.NUM_OBJECT_QUERIES=10 and MODEL.SEM_SEG_HEAD.NUM_CLASSES=133, "
-            "or other weights",
+            "or use other weights",
         ),
     ],
 )

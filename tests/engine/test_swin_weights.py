@@ -177,7 +177,7 @@ def test_another_number_of_heads_is_not_interpolated(published, tmp_path, senten
 def test_evaluation_does_not_interpolate(tmp_path):
     Checkpointer(Model(0), str(tmp_path)).save("trained")
     model = Model(1, WINDOW_SIZE=6)
-    with pytest.raises(ValueError, match=r"set MODEL\.SWIN\.WINDOW_SIZE=4, or other weights"):
+    with pytest.raises(ValueError, match=r"set MODEL\.SWIN\.WINDOW_SIZE=4, or use other weights"):
         Checkpointer(model, must_fit=True).load(str(tmp_path / "trained.pth"))
 
 
