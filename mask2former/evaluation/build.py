@@ -43,7 +43,7 @@ class ScoresOnlyEvaluator(SemSegEvaluator):
         return []
 
 
-def _sem_seg(name: str, folder: str) -> DatasetEvaluator:
+def _sem_seg(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
     metadata = MetadataCatalog.get(name)
     ids = metadata.get("stuff_dataset_id_to_contiguous_id")
     if ids is None or set(ids.values()) >= set(range(len(metadata.stuff_classes))):
@@ -51,10 +51,14 @@ def _sem_seg(name: str, folder: str) -> DatasetEvaluator:
     return ScoresOnlyEvaluator(name)
 
 
-def _instances(name: str, folder: str) -> DatasetEvaluator:
-    # The slower implementation, pycocotools', whose numbers papers give.
-    tasks = ("bbox", "segm")
-    return InstanceSegEvaluator(name, tasks=tasks, output_dir=folder, use_fast_impl=False)
+def _instances(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
+    return InstanceSegEvaluator(
+        name,
+        tasks=("bbox", "segm"),
+        output_dir=folder,
+        use_fast_impl=False,  # but pycocotools, whose numbers papers give
+        boundary=cfg.MODEL.MASK_FORMER.TEST.BOUNDARY_AP,
+    )
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Measure:
 
     name: str  # for sentences
     output: str  # of the model
-    make: Callable[[str, str], DatasetEvaluator]  # of the dataset's name and a folder for results
+    make: Callable[[CfgNode, str, str], DatasetEvaluator]  # of the dataset's name and a folder
     metadata: tuple[str, ...] = ()  # keys that have to be there
     files: tuple[str, ...] = ()  # keys that have to be there, and the files or folders they name
     needs_label_maps: bool = False  # "sem_seg_file_name" in the dataset's dicts
@@ -77,7 +81,7 @@ INSTANCES = Measure("AP", "instances", _instances)
 PANOPTIC = Measure(
     "PQ",
     "panoptic_seg",
-    PanopticEvaluator,
+    lambda cfg, name, folder: PanopticEvaluator(name, folder),
     ("thing_dataset_id_to_contiguous_id", "stuff_dataset_id_to_contiguous_id"),
     ("panoptic_json", "panoptic_root"),
 )
@@ -87,15 +91,15 @@ _PANOPTIC_AND_MORE = (
     replace(SEM_SEG, is_optional=True),
 )
 CITYSCAPES_SEM_SEG = Measure(
-    "IoU", "sem_seg", lambda name, folder: CityscapesSemSegEvaluator(name), files=("gt_dir",)
+    "IoU", "sem_seg", lambda cfg, name, folder: CityscapesSemSegEvaluator(name), files=("gt_dir",)
 )
 CITYSCAPES_PIXELS = replace(
-    SEM_SEG, make=lambda name, folder: PixelEvaluator(name, output_dir=folder)
+    SEM_SEG, make=lambda cfg, name, folder: PixelEvaluator(name, output_dir=folder)
 )
 CITYSCAPES_INSTANCES = Measure(
     "AP",
     "instances",
-    lambda name, folder: CityscapesInstanceEvaluator(name),
+    lambda cfg, name, folder: CityscapesInstanceEvaluator(name),
     ("thing_classes",),
     ("gt_dir",),
 )
@@ -138,7 +142,7 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str) -> Dataset
             continue
         problem = _what_is_missing(measure, dataset_name)
         if problem is None:
-            evaluators.append(measure.make(dataset_name, output_dir))
+            evaluators.append(measure.make(cfg, dataset_name, output_dir))
         elif measure.is_optional:
             logger.info("No %s: %s", measure.name, problem)
         else:

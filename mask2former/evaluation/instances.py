@@ -1,5 +1,6 @@
 """Average precision of the thing classes, of instance and of panoptic models."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,11 @@ from detectron2.data.catalog import Metadata
 from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Instances
 from detectron2.utils.file_io import PathManager
+from detectron2.utils.logger import create_small_table
+
+from mask2former.evaluation.boundary import boundary_average_precision
+
+logger = logging.getLogger(__name__)
 
 
 class InstanceSegEvaluator(COCOEvaluator):
@@ -20,13 +26,16 @@ class InstanceSegEvaluator(COCOEvaluator):
 
     Args:
         dataset_name, options: see COCOEvaluator.
+        boundary: also report AP by Boundary IoU, as "boundary".
 
     Raises:
         FileNotFoundError: the dataset's JSON is not there.
         ValueError: it has no categories.
     """
 
-    def __init__(self, dataset_name: str, *args: Any, **options: Any) -> None:
+    def __init__(
+        self, dataset_name: str, *args: Any, boundary: bool = False, **options: Any
+    ) -> None:
         self._dataset = MetadataCatalog.get(dataset_name)
         json_file = self._dataset.get("json_file")
         if json_file is not None and not PathManager.isfile(json_file):
@@ -35,6 +44,7 @@ class InstanceSegEvaluator(COCOEvaluator):
                 "put it there or prepare the dataset"
             )
         super().__init__(dataset_name, *args, **options)
+        self._with_boundary = boundary
         if not self._coco_api.dataset.get("categories"):
             raise ValueError(
                 f"{self._dataset.json_file}: no categories in it; list the id and name of each"
@@ -68,5 +78,21 @@ class InstanceSegEvaluator(COCOEvaluator):
         return things
 
     def _eval_predictions(self, predictions: list[dict], img_ids: Sequence | None = None) -> None:
-        once = {prediction["image_id"]: prediction for prediction in predictions}
-        super()._eval_predictions(list(once.values()), img_ids)
+        predictions = list({p["image_id"]: p for p in predictions}.values())
+        # First, because COCOEvaluator may change what it is given.
+        boundary = self._boundary_metrics(predictions, img_ids) if self._with_boundary else {}
+        super()._eval_predictions(predictions, img_ids)
+        self._results.update(boundary)
+
+    def _boundary_metrics(self, predictions: list[dict], img_ids: Sequence | None) -> dict:
+        if not self._do_evaluation:
+            return {}
+        category = {i: c for c, i in self._metadata.thing_dataset_id_to_contiguous_id.items()}
+        results = [
+            {**instance, "category_id": category[instance["category_id"]]}
+            for prediction in predictions
+            for instance in prediction["instances"]
+        ]
+        metrics = boundary_average_precision(self._coco_api, results, img_ids)
+        logger.info("boundary in percent:\n%s", create_small_table(metrics))
+        return {"boundary": metrics}

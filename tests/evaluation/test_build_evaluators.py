@@ -100,6 +100,15 @@ def test_what_is_switched_on_is_measured(minis, tmp_path, outputs, tasks):
     assert evaluate(evaluator, name, outputs).keys() == tasks
 
 
+def test_boundaries_are_measured_if_asked_for(minis, tmp_path):
+    cfg = config("instances")
+    cfg.MODEL.MASK_FORMER.TEST.BOUNDARY_AP = True
+    evaluator = build_evaluator(cfg, "coco_2017_val", str(tmp_path))
+    results = evaluate(evaluator, "coco_2017_val", ["instances"])
+    assert results.keys() == {"bbox", "segm", "boundary"}
+    assert results["boundary"]["AP"] == pytest.approx(100)
+
+
 def test_per_pixel_models_have_semantic_output_only(minis, tmp_path):
     cfg = config("panoptic_seg", "instances")
     cfg.MODEL.META_ARCHITECTURE = "SemanticSegmentor"

@@ -5,12 +5,14 @@ import math
 
 import coco_cases as cases
 import numpy as np
+import pycocotools.mask as mask_util
 import pytest
 from coco_cases import found, rectangle, truth_of
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from mask2former.data.datasets.catalog import register
 from mask2former.evaluation import InstanceSegEvaluator
+from mask2former.evaluation.boundary import boundary
 
 BIG, SMALL, LONG = rectangle(10, 10, 40, 40), rectangle(60, 60, 20, 20), rectangle(60, 5, 8, 50)
 NAMES = {4: "cat", 11: "dog", 90: "bird"}
@@ -103,6 +105,50 @@ def test_stuff_alone_is_nothing_found(dataset):
     evaluator._tasks = ("bbox", "segm")
     results = evaluate(evaluator, [[(25, 0.9, BIG)], []])
     assert all(math.isnan(results[task]["AP"]) for task in ("bbox", "segm"))
+
+
+# ------------------------------------------------------------------------------------- Boundary AP
+WIDTH = 3  # of a band: 2 % of the diagonal of 100 x 120 pixels
+
+
+def band_by_hand(mask):
+    """A mask's pixels from which a square of WIDTH pixels to each side leaves it or the image."""
+    padded = np.pad(mask, WIDTH)
+    return np.array(
+        [
+            [
+                mask[y, x] and not padded[y : y + 2 * WIDTH + 1, x : x + 2 * WIDTH + 1].all()
+                for x in range(mask.shape[1])
+            ]
+            for y in range(mask.shape[0])
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    "mask", [BIG, rectangle(0, 0, 30, 30), rectangle(50, 50, 4, 4), BIG | LONG]
+)
+def test_the_band_along_a_border(mask):
+    rle = mask_util.encode(np.asfortranarray(mask, dtype=np.uint8))
+    assert (mask_util.decode(boundary(rle)) == band_by_hand(mask)).all()
+
+
+def test_boundary_average_precision(dataset):
+    """A mask moved by one of 40 pixels: IoU 0.95, but of bands of 3 pixels 0.71."""
+    annotations = [truth_of(1, 4, BIG), truth_of(1, 11, SMALL)]
+    name = dataset(annotations, NUMBERINGS["things among stuff"])._dataset.name
+    evaluator = InstanceSegEvaluator(name, use_fast_impl=False, boundary=True)
+    moved = np.roll(BIG, 1, 1)
+    results = evaluate(evaluator, [[(7, 0.9, moved), (8, 0.8, SMALL)], []])
+    bands = band_by_hand(BIG), band_by_hand(moved)
+    iou = (bands[0] & bands[1]).sum() / (bands[0] | bands[1]).sum()
+    assert 0.7 < iou < 0.75
+    assert results["segm"]["AP-cat"] == pytest.approx(90 + 10 * (1560 / 1640 > 0.95))
+    # Cats match at the thresholds 0.5 to 0.7, dogs at all.
+    assert results["boundary"]["AP"] == pytest.approx((50 + 100) / 2)
+    assert results["boundary"]["AP50"] == pytest.approx(100)
+    assert results["boundary"]["AP75"] == pytest.approx(50)
+    assert evaluate(evaluator, [[], []])["boundary"].keys() == results["boundary"].keys()
 
 
 def test_a_dataset_without_classes_or_file_is_one_sentence(dataset, tmp_path):
