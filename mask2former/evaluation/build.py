@@ -67,7 +67,7 @@ class Measure:
 
     name: str  # for sentences
     output: str  # of the model
-    make: Callable[[CfgNode, str, str], DatasetEvaluator]  # of the dataset's name and a folder
+    make: Callable[[CfgNode, str, str], DatasetEvaluator]  # of a config, dataset name and folder
     metadata: tuple[str, ...] = ()  # keys that have to be there
     files: tuple[str, ...] = ()  # keys that have to be there, and the files or folders they name
     needs_label_maps: bool = False  # "sem_seg_file_name" in the dataset's dicts

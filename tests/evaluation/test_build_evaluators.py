@@ -78,6 +78,7 @@ def outputs_of(expected):
 @pytest.mark.parametrize("name", EXPECTED)
 def test_the_ground_truth_scores_100(minis, tmp_path, name):
     evaluator = build_evaluator(config(*ALL), name, str(tmp_path / "inference"))
+    assert not (tmp_path / "inference").exists()  # before there is something to write
     results = evaluate(evaluator, name, outputs_of(EXPECTED[name]))
     assert results.keys() == EXPECTED[name].keys()
     for task, metrics in EXPECTED[name].items():
