@@ -100,23 +100,30 @@ def lock(target: Path) -> contextlib.AbstractContextManager:
     return file_lock(str(target.with_name(f".{target.name}")))
 
 
+def datasets_root() -> str:
+    """The directory of all datasets: DETECTRON2_DATASETS, else datasets/."""
+    return os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))
+
+
 def for_each(
     function: Callable[[_Job], _Result],
     jobs: Sequence[_Job],
     title: str,
     *,
-    kept: int = 0,
+    is_done: Callable[[_Job], bool] = lambda job: False,
     num_workers: int = 1,
     show_progress: bool = True,
 ) -> list[_Result]:
-    """What `function` returns for each of `jobs`, in their order, with a progress bar.
+    """What `function` returns for each of `jobs` that is to be done, in order, with a progress bar.
 
     Args:
         function: of the top level of a module, so that other processes find it.
-        kept: jobs that are done already, for the bar.
+        is_done: whether an earlier run has left nothing to do for a job.
         num_workers: processes; 1 works in this one. The first error ends the rest.
     """
-    total = len(jobs) + kept
+    total = len(jobs)
+    jobs = [job for job in jobs if not is_done(job)]
+    kept = total - len(jobs)
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(
             tqdm(total=total, initial=kept, desc=title, unit="file", disable=not show_progress)

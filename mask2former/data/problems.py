@@ -10,11 +10,11 @@ LISTS_ALL = "python tools/check_dataset.py"
 
 @dataclass(frozen=True)
 class Problem:
-    """One fault, or with `is_fatal` False something to be looked at, which a training can do with."""
+    """One fault of a dataset."""
 
     kind: str  # a few words, the same for all of its sort
     text: str  # a sentence: where, what was found, what to do
-    is_fatal: bool = True
+    is_fatal: bool = True  # a training cannot do with it; else it is to be looked at only
 
 
 def by_kind(problems: list[Problem]) -> dict[str, list[Problem]]:

@@ -1,13 +1,12 @@
 """Importing this package puts the built-in datasets into detectron2's catalogs."""
 
-import os
-
 from mask2former.data.datasets.ade20k import register_all_ade20k
 from mask2former.data.datasets.ade20k_full import register_all_ade20k_full
 from mask2former.data.datasets.cityscapes import register_all_cityscapes
 from mask2former.data.datasets.coco import register_all_coco
 from mask2former.data.datasets.coco_stuff_10k import register_all_coco_stuff_10k
 from mask2former.data.datasets.mapillary_vistas import register_all_mapillary_vistas
+from mask2former.data.files import datasets_root
 
 
 def register_all(root: str) -> None:
@@ -20,4 +19,4 @@ def register_all(root: str) -> None:
     register_all_mapillary_vistas(root)
 
 
-register_all(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")))
+register_all(datasets_root())

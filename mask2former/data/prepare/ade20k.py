@@ -1,6 +1,6 @@
 """From unpacked ADE20K (150 classes) to what training reads: label maps, JSONs, panoptic PNGs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -37,12 +37,11 @@ def prepare_ade20k_semantic(
     labels = [path for _, paths in _splits(Path(root), "annotations", ".png") for path in paths]
     for directory in {_index_file(path).parent for path in labels}:
         directory.mkdir(parents=True, exist_ok=True)
-    missing = [path for path in labels if not is_whole_png(_index_file(path))]
     for_each(
         write_indices,
-        missing,
+        labels,
         "annotations_detectron2",
-        kept=len(labels) - len(missing),
+        is_done=_has_indices,
         num_workers=num_workers,
         show_progress=show_progress,
     )
@@ -66,7 +65,7 @@ def prepare_ade20k_instances(
     run = partial(for_each, num_workers=num_workers, show_progress=show_progress)
     for split, pictures in _splits(Path(root), "images", ".jpg"):
         target = Path(root) / f"ade20k_instance_{split}.json"
-        make_json(target, pictures, instance_entry, merge_instances, run)
+        make_json(target, _by_id(pictures), instance_entry, merge_instances, run)
 
 
 def prepare_ade20k_panoptic(
@@ -90,7 +89,7 @@ def prepare_ade20k_panoptic(
         pngs.mkdir(exist_ok=True)
         make_json(
             pngs.with_suffix(".json"),
-            pictures,
+            _by_id(pictures),
             partial(panoptic_entry, pngs=pngs),
             merge_panoptic,
             run,
@@ -134,6 +133,14 @@ def _splits(root: Path, kind: str, suffix: str) -> Iterator[tuple[str, list[Path
 
 def _index_file(labels: Path) -> Path:
     return labels.parents[2] / "annotations_detectron2" / labels.parent.name / labels.name
+
+
+def _has_indices(labels: Path) -> bool:
+    return is_whole_png(_index_file(labels))
+
+
+def _by_id(pictures: Sequence[Path]) -> dict[str, Path]:
+    return {picture.stem: picture for picture in pictures}
 
 
 def _has_png(picture: Path, pngs: Path) -> bool:

@@ -47,12 +47,11 @@ def prepare_ade20k_full(root: str | Path, num_workers: int = 1, show_progress: b
     for kind in ("images_detectron2", "annotations_detectron2"):
         for directory in SPLITS.values():
             (root / kind / directory).mkdir(parents=True, exist_ok=True)
-    missing = [path for path in pictures if not all(map(_is_whole, _outputs(path, root)))]
     for_each(
         partial(write_smaller, root=root),
-        missing,
+        pictures,
         "pictures and label maps",
-        kept=len(pictures) - len(missing),
+        is_done=lambda picture: all(map(_is_whole, _outputs(picture, root))),
         num_workers=num_workers,
         show_progress=show_progress,
     )

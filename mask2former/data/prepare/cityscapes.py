@@ -7,10 +7,9 @@ in parallel, keeps what is done already, and never leaves half a file.
 import contextlib
 import io
 import json
-import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,9 +19,10 @@ from cityscapesscripts.preparation.createPanopticImgs import convert2panoptic
 from cityscapesscripts.preparation.json2labelImg import createLabelImage
 
 from mask2former.data.files import atomic_file, for_each, is_whole_png
+from mask2former.data.prepare.entries import make_json
 
+ARCHIVE = "gtFine_trainvaltest.zip"
 POLYGONS = "_gtFine_polygons.json"
-INSTANCE_IDS = "_gtFine_instanceIds.png"
 SPLITS = ("train", "val", "test")
 PANOPTIC_SPLITS = ("train", "val")  # the labels of test are not public
 
@@ -42,22 +42,33 @@ def prepare_cityscapes(root: str | Path, num_workers: int = 1, show_progress: bo
     """
     gt_dir = Path(root) / "gtFine"
     if not gt_dir.is_dir():
-        raise FileNotFoundError(
-            f"{gt_dir}: no such directory; unpack gtFine_trainvaltest.zip in {root}"
-        )
+        raise FileNotFoundError(f"{gt_dir}: no such directory; unpack {ARCHIVE} in {root}")
     polygons = sorted(path for split in SPLITS for path in gt_dir.glob(f"{split}/*/*{POLYGONS}"))
     if not polygons:
         raise FileNotFoundError(
             f"{gt_dir}: no {{{','.join(SPLITS)}}}/CITY/*{POLYGONS} in it; "
-            f"unpack gtFine_trainvaltest.zip in {root}"
+            f"unpack {ARCHIVE} in {root}"
         )
     run = partial(for_each, num_workers=num_workers, show_progress=show_progress)
-    missing = [path for path in polygons if not is_whole_png(_train_ids_file(path))]
-    run(write_train_ids, missing, "labelTrainIds", kept=len(polygons) - len(missing))
+    run(write_train_ids, polygons, "labelTrainIds", is_done=_has_train_ids)
     for split in PANOPTIC_SPLITS:
-        of_split = [path for path in polygons if path.parents[1] == gt_dir / split]
-        if of_split:
-            _prepare_panoptic(gt_dir / f"cityscapes_panoptic_{split}", of_split, run)
+        instance_ids = {
+            path.name.removesuffix(POLYGONS): _instance_ids(path)
+            for path in polygons
+            if path.parents[1] == gt_dir / split
+        }
+        if not instance_ids:
+            continue
+        pngs = gt_dir / f"cityscapes_panoptic_{split}"
+        pngs.mkdir(exist_ok=True)
+        make_json(
+            pngs.with_suffix(".json"),
+            instance_ids,
+            partial(panoptic_entry, pngs=pngs),
+            merge_panoptic,
+            run,
+            has_files=partial(_has_png, pngs=pngs),
+        )
 
 
 def write_train_ids(polygons: Path) -> None:
@@ -82,19 +93,19 @@ def read_annotation(polygons: Path) -> Annotation:
         annotation.fromJsonText(polygons.read_text(encoding="utf-8"))
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise ValueError(
-            f"{polygons}: not a polygons file of Cityscapes ({error!r}); unpack it again"
+            f"{polygons}: not a polygons file of Cityscapes ({error!r}); unpack {ARCHIVE} again"
         ) from error
     # cityscapesscripts ends the process on a label that it does not know.
     for label in {entry.label for entry in annotation.objects}:
         if label not in name2label and label.removesuffix("group") not in name2label:
             raise ValueError(
-                f"{polygons}: label {label!r} is none of Cityscapes'; correct or unpack it again"
+                f"{polygons}: label {label!r} is none of Cityscapes'; unpack {ARCHIVE} again"
             )
     return annotation
 
 
-def write_panoptic(instance_ids: Path, pictures: Path, entries: Path) -> None:
-    """Convert one *_instanceIds.png to PICTURES/*_panoptic.png and ENTRIES/*_panoptic.json.
+def panoptic_entry(instance_ids: Path, pngs: Path) -> dict:
+    """From one *_instanceIds.png to its part of the panoptic JSON; writes PNGS/*_panoptic.png.
 
     cityscapesscripts converts whole splits only, so it is shown a split of this one picture.
 
@@ -103,77 +114,50 @@ def write_panoptic(instance_ids: Path, pictures: Path, entries: Path) -> None:
         ValueError: the picture is broken.
     """
     if not instance_ids.is_file():
-        raise FileNotFoundError(
-            f"{instance_ids}: no such file; unpack gtFine_trainvaltest.zip again"
-        )
-    with tempfile.TemporaryDirectory(prefix=".one_", dir=entries) as temporary:
-        city = Path(temporary) / "one" / "city"
+        raise FileNotFoundError(f"{instance_ids}: no such file; unpack {ARCHIVE} again")
+    with tempfile.TemporaryDirectory() as directory:
+        city = Path(directory) / "one" / "city"
         city.mkdir(parents=True)
         (city / instance_ids.name).symlink_to(instance_ids.resolve())
         try:
             with contextlib.redirect_stdout(io.StringIO()):
-                convert2panoptic(temporary, temporary, setNames=["one"])
+                convert2panoptic(directory, directory, setNames=["one"])
         except (OSError, SyntaxError, KeyError) as error:
             raise ValueError(
-                f"{instance_ids}: not a whole picture of instance ids ({error!r}); unpack it again"
+                f"{instance_ids}: not a whole picture of instance ids ({error!r}); unpack "
+                f"{ARCHIVE} again"
             ) from error
-        name = _panoptic_name(instance_ids)
-        made = Path(temporary) / "cityscapes_panoptic_one"
-        os.replace(made.with_suffix(".json"), (entries / name).with_suffix(".json"))
-        os.replace(made / name, pictures / name)
+        made = Path(directory) / "cityscapes_panoptic_one"
+        png = _panoptic_png(instance_ids, pngs)
+        with atomic_file(png) as temporary:
+            shutil.copyfile(made / png.name, temporary)
+        return json.loads(made.with_suffix(".json").read_text())
 
 
-def _prepare_panoptic(target: Path, polygons: Sequence[Path], run: Callable[..., None]) -> None:
-    """Make `target`/*_panoptic.png and then `target`.json, which says that all are there.
-
-    Until then each picture's entry of the JSON waits in a file of its own beside `target`.
-    """
-    final_json = target.with_suffix(".json")
-    instance_ids = [
-        path.with_name(path.name.removesuffix(POLYGONS) + INSTANCE_IDS) for path in polygons
-    ]
-    pictures = [target / _panoptic_name(path) for path in instance_ids]
-    if _lists_all(final_json, pictures) and all(map(is_whole_png, pictures)):
-        return
-    entries = target.with_name(f".{target.name}.entries")
-    entries.mkdir(exist_ok=True)
-    target.mkdir(exist_ok=True)
-    entry_files = [(entries / picture.name).with_suffix(".json") for picture in pictures]
-    missing = [
-        source
-        for source, picture, entry in zip(instance_ids, pictures, entry_files)
-        if not (entry.is_file() and is_whole_png(picture))
-    ]
-    run(
-        partial(write_panoptic, pictures=target, entries=entries),
-        missing,
-        target.name,
-        kept=len(instance_ids) - len(missing),
-    )
-    contents = [json.loads(path.read_text()) for path in entry_files]
-    merged = {
-        "annotations": [entry for content in contents for entry in content["annotations"]],
-        "categories": contents[0]["categories"],
-        "images": [entry for content in contents for entry in content["images"]],
+def merge_panoptic(entries: Sequence[Mapping[str, list]]) -> dict[str, list]:
+    """The content of the JSON from all `panoptic_entry`."""
+    return {
+        "images": [image for entry in entries for image in entry["images"]],
+        "annotations": [annotation for entry in entries for annotation in entry["annotations"]],
+        "categories": entries[0]["categories"],
     }
-    with atomic_file(final_json) as temporary:
-        temporary.write_text(json.dumps(merged, sort_keys=True, indent=4))
-    shutil.rmtree(entries)
-
-
-def _lists_all(panoptic_json: Path, pictures: Iterable[Path]) -> bool:
-    if not panoptic_json.is_file():
-        return False
-    try:
-        annotations = json.loads(panoptic_json.read_text())["annotations"]
-    except (ValueError, KeyError):  # cut off by whatever wrote it before us
-        return False
-    return {entry["file_name"] for entry in annotations} == {path.name for path in pictures}
 
 
 def _train_ids_file(polygons: Path) -> Path:
     return polygons.with_name(polygons.name.replace("_polygons.json", "_labelTrainIds.png"))
 
 
-def _panoptic_name(instance_ids: Path) -> str:
-    return instance_ids.name.replace("_instanceIds.png", "_panoptic.png")
+def _has_train_ids(polygons: Path) -> bool:
+    return is_whole_png(_train_ids_file(polygons))
+
+
+def _instance_ids(polygons: Path) -> Path:
+    return polygons.with_name(polygons.name.replace("_polygons.json", "_instanceIds.png"))
+
+
+def _panoptic_png(instance_ids: Path, pngs: Path) -> Path:
+    return pngs / instance_ids.name.replace("_instanceIds.png", "_panoptic.png")
+
+
+def _has_png(instance_ids: Path, pngs: Path) -> bool:
+    return is_whole_png(_panoptic_png(instance_ids, pngs))

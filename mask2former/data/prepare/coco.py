@@ -98,12 +98,11 @@ def _prepare(
             )
             for entry in _read_entries(jsons[split])
         ]
-        missing = [job for job in jobs if not is_whole_png(job[1])]
         for_each(
             partial(write_label_map, class_ids=class_ids),
-            missing,
+            jobs,
             target.name,
-            kept=len(jobs) - len(missing),
+            is_done=lambda job: is_whole_png(job[1]),
             num_workers=num_workers,
             show_progress=show_progress,
         )

@@ -61,13 +61,11 @@ def prepare_coco_stuff_10k(
     for split in SPLITS:
         for kind in ("images", "annotations"):
             (root / f"{kind}_detectron2" / split).mkdir(parents=True, exist_ok=True)
-        jobs = [(root, split, name) for name in names[split]]
-        missing = [job for job in jobs if not _is_done(job)]
         for_each(
             prepare_picture,
-            missing,
+            [(root, split, name) for name in names[split]],
             f"annotations_detectron2/{split}",
-            kept=len(jobs) - len(missing),
+            is_done=_is_done,
             num_workers=num_workers,
             show_progress=show_progress,
         )

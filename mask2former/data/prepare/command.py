@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from mask2former.data.files import datasets_root
+
 
 def prepare_command(prepare: Callable[[Path, int], None], description: str, directory: str) -> None:
     """Run `prepare` on the root and the number of processes of the command line.
@@ -18,9 +20,7 @@ def prepare_command(prepare: Callable[[Path, int], None], description: str, dire
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    default = os.path.join(
-        os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")), directory
-    )
+    default = os.path.join(datasets_root(), directory)
     parser.add_argument("root", nargs="?", default=default, help="default: %(default)s")
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes; default: %(default)s"

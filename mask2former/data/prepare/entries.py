@@ -5,7 +5,7 @@ Until all are there, each picture's entry waits in a file of its own beside the 
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,54 +15,51 @@ from mask2former.data.files import atomic_file
 
 def make_json(
     target: Path,
-    pictures: Sequence[Path],
+    sources: Mapping[str, Path],
     make_entry: Callable[[Path], Any],
     merge: Callable[[list], dict],
-    run: Callable[..., None],
-    has_files: Callable[[Path], bool] = lambda picture: True,
+    run: Callable[..., Any],
+    has_files: Callable[[Path], bool] = lambda source: True,
 ) -> None:
-    """Write `target`, unless it is there and lists `pictures`.
+    """Write `target`, unless it is there and lists the images of `sources`.
 
     Args:
-        pictures: in the order of the JSON. Their stems differ.
-        make_entry: from a picture to what is said about it, and to files besides; of the top
-            level of a module, so that other processes find it.
-        merge: from all entries to the content of the JSON, with "images" of a "file_name".
+        sources: image id -> the file that is looked at, in the order of the JSON.
+        make_entry: from a source to what is said about it, and to files besides; of the top level
+            of a module, so that other processes find it.
+        merge: from all entries to the content of the JSON, with "images" of an "id".
         run: `for_each` with its options.
-        has_files: whether the files that `make_entry` writes for a picture are there and whole.
+        has_files: whether the files that `make_entry` writes for a source are there and whole.
     """
-    if _lists(target) == [picture.name for picture in pictures] and all(map(has_files, pictures)):
+    if _image_ids(target) == list(sources) and all(map(has_files, sources.values())):
         return
-    entries = target.with_name(f".{target.name}.entries")
-    entries.mkdir(exist_ok=True)
-    missing = [p for p in pictures if not (_entry_file(entries, p).is_file() and has_files(p))]
+    directory = target.with_name(f".{target.name}.entries")
+    directory.mkdir(exist_ok=True)
+    entries = {directory / f"{image_id}.json": source for image_id, source in sources.items()}
     run(
-        partial(_write_entry, make_entry=make_entry, entries=entries),
-        missing,
+        partial(_write_entry, make_entry=make_entry),
+        list(entries.items()),
         target.name,
-        kept=len(pictures) - len(missing),
+        is_done=lambda job: job[0].is_file() and has_files(job[1]),
     )
-    contents = [json.loads(_entry_file(entries, picture).read_text()) for picture in pictures]
+    content = merge([json.loads(entry.read_text(encoding="utf-8")) for entry in entries])
     with atomic_file(target) as temporary:
-        temporary.write_text(json.dumps(merge(contents)))
-    shutil.rmtree(entries)
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+    shutil.rmtree(directory)
 
 
-def _write_entry(picture: Path, make_entry: Callable[[Path], Any], entries: Path) -> None:
-    entry = make_entry(picture)
-    with atomic_file(_entry_file(entries, picture)) as temporary:
-        temporary.write_text(json.dumps(entry))
+def _write_entry(job: tuple[Path, Path], make_entry: Callable[[Path], Any]) -> None:
+    entry, source = job
+    content = make_entry(source)
+    with atomic_file(entry) as temporary:
+        temporary.write_text(json.dumps(content), encoding="utf-8")
 
 
-def _entry_file(entries: Path, picture: Path) -> Path:
-    return entries / f"{picture.stem}.json"
-
-
-def _lists(target: Path) -> list[str] | None:
-    """The names of the pictures in the JSON; None if it is not there, or not whole."""
+def _image_ids(target: Path) -> list | None:
+    """Of the images in the JSON; None if it is not there, or not whole."""
     if not target.is_file():
         return None
     try:
-        return [image["file_name"] for image in json.loads(target.read_text())["images"]]
-    except (ValueError, KeyError):  # cut off by whatever wrote it before us
+        return [image["id"] for image in json.loads(target.read_text(encoding="utf-8"))["images"]]
+    except (ValueError, KeyError, TypeError):  # cut off, or of another form
         return None
