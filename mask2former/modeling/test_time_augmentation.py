@@ -24,9 +24,6 @@ from mask2former.device import full_precision
 from mask2former.modeling.criterion.matcher import assign
 from mask2former.modeling.maskformer_model import MaskFormer, Prediction
 
-# A view that is sure of no object still says this much of a query's mask: something must.
-LEAST_WEIGHT = 1e-6
-
 
 class SemanticSegmentorWithTTA(nn.Module):
     """A model whose results are those of all views of TEST.AUG together; called as the model is.
@@ -129,16 +126,15 @@ class MatchedQueries:
     The first view is the reference. Each query of another view is matched to one of its queries,
     one to one, so that the sum of their likeness is the largest: that of their class probabilities
     plus that of their mask probabilities, once all masks lie on the reference's stride-4 grid
-    (mirrored back). Then a query has
-    - as class probabilities the mean of those of the queries matched to it;
-    - as mask logits their weighted mean; a view's weight is the probability that it sees an object,
-      because the mask of a query that sees none means nothing.
+    (mirrored back). Then a query has the means of the class probabilities and of the mask logits
+    of those matched to it. (To weigh the masks by whether a view sees an object changes nothing
+    that could be measured.)
     """
 
     def __init__(self, reference: Prediction):
         self.reference = reference
         self.num_views = 0
-        self.class_sum = self.mask_sum = self.weight_sum = 0.0
+        self.class_sum = self.mask_sum = 0.0
 
     def add(self, prediction: Prediction, is_mirrored: bool) -> None:
         """Another view, or as the first one the reference itself."""
@@ -153,10 +149,8 @@ class MatchedQueries:
                 order, _ = assign(-likeness.cpu().numpy())
                 order = torch.from_numpy(order).to(masks.device)
                 probabilities, masks = probabilities[order], masks[order]
-            weights = (1 - probabilities[:, -1]).clamp(min=LEAST_WEIGHT)[:, None, None]
             self.class_sum = self.class_sum + probabilities
-            self.mask_sum = self.mask_sum + weights * masks
-            self.weight_sum = self.weight_sum + weights
+            self.mask_sum = self.mask_sum + masks
             self.num_views += 1
 
     def _inside(self, masks: Tensor) -> Tensor:
@@ -173,7 +167,7 @@ class MatchedQueries:
         """In the frame of the reference."""
         return self.reference._replace(
             class_logits=(self.class_sum / self.num_views).log(),
-            mask_logits=self.mask_sum / self.weight_sum,
+            mask_logits=self.mask_sum / self.num_views,
         )
 
 

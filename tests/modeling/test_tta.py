@@ -99,7 +99,7 @@ def test_an_object_is_found_again_though_its_mask_and_class_have_changed():
     close(result.class_logits.softmax(-1), (first.class_logits.softmax(-1) + back) / 2)
 
 
-def test_masks_count_as_much_as_there_is_an_object():
+def test_probabilities_and_mask_logits_are_averaged():
     first, other = make_prediction(), make_prediction()
     other.mask_logits[2].add_(1.0)
     for prediction, no_object in ((first, 0.2), (other, 0.6)):
@@ -107,7 +107,7 @@ def test_masks_count_as_much_as_there_is_an_object():
         share[-1] = no_object
         prediction.class_logits[2] = share.log()
     result = merge((first, False), (other, False))
-    close(result.mask_logits[2], first.mask_logits[2] + 0.4 / (0.8 + 0.4))
+    close(result.mask_logits[2], first.mask_logits[2] + 0.5)
     assert result.class_logits[2].softmax(0)[-1].item() == pytest.approx(0.4)
 
 
