@@ -8,12 +8,12 @@ from detectron2.config import get_cfg
 
 from mask2former.config import add_maskformer2_config
 from mask2former.data.datasets import register_all, register_all_cityscapes
-from mask2former.data.mini import MiniSpec, ensure_mini_cityscapes
+from mask2former.data.mini.cityscapes import ensure_mini_cityscapes
 from mask2former.data.mini.coco import make_mini_coco
-from mask2former.data.mini.splits import SplitSpec
+from mask2former.data.mini.maker import MiniSpec
 
-SPEC = MiniSpec(height=96, width=192, num_train=6, num_val=3, num_test=1, seed=5)
-COCO_SPEC = SplitSpec(height=96, width=144, num_train=5, num_val=3, seed=9)
+SPEC = MiniSpec(height=96, width=192, num_train=6, num_val=3, seed=5)
+COCO_SPEC = MiniSpec(height=96, width=144, num_train=5, num_val=3, seed=9)
 
 
 @pytest.fixture(scope="session")

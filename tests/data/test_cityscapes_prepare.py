@@ -46,7 +46,7 @@ def _outputs(root: Path) -> dict[str, tuple[int, bytes]]:
 def test_outputs_are_those_of_cityscapesscripts(raw, tmp_path, num_workers):
     prepare_cityscapes(raw, num_workers, show_progress=False)
     polygons = sorted(raw.glob("gtFine/*/*/*_polygons.json"))
-    assert len(polygons) == 10
+    assert len(polygons) == 13
     for path in polygons:
         json2labelImg(str(path), str(tmp_path / "expected.png"), "trainIds")
         made = str(path).replace("polygons.json", "labelTrainIds.png")
@@ -92,7 +92,7 @@ def _killed_after(root: Path, function: str, calls: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("function", "calls", "whole"), [("write_train_ids", 4, 4), ("panoptic_entry", 7, 18)]
+    ("function", "calls", "whole"), [("write_train_ids", 4, 4), ("panoptic_entry", 7, 21)]
 )
 def test_a_killed_run_goes_on_where_it_was(raw, function, calls, whole):
     process = multiprocessing.get_context("fork").Process(
@@ -102,11 +102,11 @@ def test_a_killed_run_goes_on_where_it_was(raw, function, calls, whole):
     process.join()
     assert process.exitcode == -signal.SIGKILL
     before = _outputs(raw)
-    assert len(before) == whole  # 10 label maps, 6 + 1 panoptic pictures, the JSON of train
+    assert len(before) == whole  # 13 label maps, 6 + 1 panoptic pictures, the JSON of train
     prepare_cityscapes(raw, show_progress=False)
     after = _outputs(raw)
     assert {name: after[name] for name in before} == before
-    assert len(after) == 10 + 9 + 2
+    assert len(after) == 13 + 9 + 2
 
 
 def test_files_cut_off_are_made_again(raw):

@@ -12,10 +12,10 @@ from PIL import Image
 
 from mask2former.data.datasets import register_all
 from mask2former.data.datasets.mapillary_vistas import CLASSES
+from mask2former.data.mini.maker import MiniSpec
 from mask2former.data.mini.mapillary_vistas import make_mini_mapillary_vistas
-from mask2former.data.mini.splits import SplitSpec
 
-SPEC = SplitSpec(height=96, width=160, num_train=3, num_val=2, seed=1)
+SPEC = MiniSpec(height=96, width=160, num_train=3, num_val=2, seed=1)
 TASKS = ("sem_seg", "panoptic")
 
 

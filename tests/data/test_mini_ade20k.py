@@ -12,9 +12,9 @@ from PIL import Image
 from mask2former.data.datasets import register_all
 from mask2former.data.mini import ade20k as mini_ade20k
 from mask2former.data.mini.ade20k import make_mini_ade20k, make_mini_ade20k_full
-from mask2former.data.mini.splits import SplitSpec
+from mask2former.data.mini.maker import MiniSpec
 
-SPEC = SplitSpec(height=96, width=160, num_train=3, num_val=2, seed=1)
+SPEC = MiniSpec(height=96, width=160, num_train=3, num_val=2, seed=1)
 COUNTS = {"train": 3, "val": 2}
 
 
@@ -91,7 +91,7 @@ def test_nothing_is_left_of_a_drawing_that_failed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(mini_ade20k, "prepare_ade20k_instances", fail)
     with pytest.raises(KeyboardInterrupt):
-        make_mini_ade20k(tmp_path, SplitSpec(32, 32, 1, 1), show_progress=False)
+        make_mini_ade20k(tmp_path, MiniSpec(32, 32, 1, 1), show_progress=False)
     assert [path.name for path in tmp_path.iterdir()] == [".ADEChallengeData2016.lock"]
 
 

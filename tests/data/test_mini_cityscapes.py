@@ -12,16 +12,13 @@ from cityscapesscripts.helpers.labels import id2label, name2label
 from cityscapesscripts.preparation.json2labelImg import json2labelImg
 from PIL import Image, ImageDraw
 
-from mask2former.data.mini import (
-    MiniSpec,
-    cityscapes,
-    ensure_mini_cityscapes,
-    make_mini_cityscapes,
-)
+from mask2former.data.mini import cityscapes
+from mask2former.data.mini.cityscapes import ensure_mini_cityscapes, make_mini_cityscapes
+from mask2former.data.mini.maker import MiniSpec
 from mask2former.data.mini.street.canvas import Canvas, Material
 from mask2former.data.mini.street.scene import draw_scene
 
-TINY = MiniSpec(height=64, width=128, num_train=2, num_val=1, num_test=1)
+TINY = MiniSpec(height=64, width=128, num_train=2, num_val=1)
 
 
 def _files(root: Path) -> dict[str, bytes]:
@@ -29,20 +26,20 @@ def _files(root: Path) -> dict[str, bytes]:
 
 
 def test_same_seed_same_files_another_seed_other_pictures(tmp_path):
-    for name, spec in (("a", TINY), ("b", TINY), ("c", MiniSpec(64, 128, 2, 1, 1, seed=1))):
+    for name, spec in (("a", TINY), ("b", TINY), ("c", MiniSpec(64, 128, 2, 1, seed=1))):
         make_mini_cityscapes(tmp_path / name, spec, show_progress=False)
     a, b, c = (_files(tmp_path / name) for name in "abc")
     assert a == b
     assert a.keys() == c.keys() and all(a[name] != c[name] for name in a if "leftImg8bit" in name)
     pictures = [content for name, content in a.items() if "leftImg8bit" in name]
-    assert len(pictures) == len(set(pictures)) == 4
+    assert len(pictures) == len(set(pictures)) == 2 + 1 + cityscapes.NUM_TEST
 
 
 def test_layout_is_that_of_the_downloads(datasets_root):
     root = datasets_root / "mini_cityscapes"
     images = sorted(root.glob("leftImg8bit/*/*/*"))
     splits = tuple(cityscapes.CITIES)
-    assert [sum(path.parts[-3] == split for path in images) for split in splits] == [6, 3, 1]
+    assert [sum(path.parts[-3] == split for path in images) for split in splits] == [6, 3, 4]
     cities = [{path.parent.name for path in images if split in path.parts} for split in splits]
     assert not (cities[0] & cities[1] or cities[1] & cities[2] or cities[0] & cities[2])
     for path in images:
@@ -143,14 +140,14 @@ def test_an_existing_directory_is_not_touched(tmp_path):
 
 
 def test_a_half_made_set_never_gets_the_name(tmp_path, monkeypatch):
-    real = cityscapes._draw_one
+    real = cityscapes._write
 
-    def fails_at_the_third(*args):
-        if args[-1][1:] == (1, 0):
+    def fails_at_the_third(root, split, *args):
+        if split == "val":
             raise OSError("no space left on device")
-        real(*args)
+        real(root, split, *args)
 
-    monkeypatch.setattr(cityscapes, "_draw_one", fails_at_the_third)
+    monkeypatch.setattr(cityscapes, "_write", fails_at_the_third)
     with pytest.raises(OSError, match="no space left"):
         ensure_mini_cityscapes(tmp_path / "mini", TINY, show_progress=False)
     assert [path.name for path in tmp_path.iterdir()] == [".mini.lock"]
@@ -161,16 +158,16 @@ def test_a_half_made_set_never_gets_the_name(tmp_path, monkeypatch):
 
 
 def _ensure(root: str, log: str) -> None:
-    real = cityscapes._draw_all
+    real = cityscapes.prepare_cityscapes
 
-    def noted(*args):
+    def noted(*args, **kwargs):
         with open(log, "a") as file:
             file.write(f"{os.getpid()}\n")
-        real(*args)
+        real(*args, **kwargs)
 
-    cityscapes._draw_all = noted
+    cityscapes.prepare_cityscapes = noted
     ensure_mini_cityscapes(root, TINY, show_progress=False)
-    assert len(list(Path(root).glob("gtFine/*/*/*labelTrainIds.png"))) == 4
+    assert len(list(Path(root).glob("gtFine/*/*/*labelTrainIds.png"))) == 7
 
 
 def test_of_several_processes_one_makes_and_all_find_it_whole(tmp_path):

@@ -13,9 +13,9 @@ from mask2former.data.datasets.coco import CLASSES
 from mask2former.data.mini import coco as mini_coco
 from mask2former.data.mini.coco import DEFAULT_SPEC, make_mini_coco
 from mask2former.data.mini.labelled import draw_labelled
-from mask2former.data.mini.splits import SplitSpec
+from mask2former.data.mini.maker import MiniSpec
 
-TINY = SplitSpec(height=48, width=64, num_train=2, num_val=1)
+TINY = MiniSpec(height=48, width=64, num_train=2, num_val=1)
 NAMES = {row["id"]: row["name"] for row in CLASSES}
 
 
@@ -32,7 +32,7 @@ def _read(root: Path, name: str) -> dict:
 
 
 def test_same_seed_same_files_another_seed_other_pictures(tmp_path):
-    for name, spec in (("a", TINY), ("b", TINY), ("c", SplitSpec(48, 64, 2, 1, seed=1))):
+    for name, spec in (("a", TINY), ("b", TINY), ("c", MiniSpec(48, 64, 2, 1, seed=1))):
         make_mini_coco(tmp_path / name, spec, show_progress=False)
     a, b, c = (_files(tmp_path / name / "coco") for name in "abc")
     assert a == b

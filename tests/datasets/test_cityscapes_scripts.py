@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 SCRIPTS = Path(__file__).parents[2] / "datasets"
-SMALL = ["--size", "64", "128", "--train", "2", "--val", "1", "--test", "1"]
+SMALL = ["--size", "64", "128", "--train", "2", "--val", "1"]
 
 
 def _run(monkeypatch, script: str, *arguments: str) -> None:
@@ -22,7 +22,7 @@ def test_make_then_prepare(monkeypatch, tmp_path, capsys):
     _run(monkeypatch, "make_mini_cityscapes.py", root, *SMALL, "--seed", "3")
     printed = capsys.readouterr()
     assert f"python datasets/prepare_cityscapes.py {root}" in printed.out
-    assert "4/4" in printed.err  # the progress bar
+    assert "7/7" in printed.err  # the progress bar
     assert not list(root.glob("gtFine/*/*/*labelTrainIds.png"))
     assert Image.open(next(root.glob("leftImg8bit/train/*/*.png"))).size == (128, 64)
 
@@ -31,7 +31,7 @@ def test_make_then_prepare(monkeypatch, tmp_path, capsys):
     assert printed.out == f"{root} is prepared\n"
     assert "labelTrainIds: 100%" in printed.err and "cityscapes_panoptic_val" in printed.err
     made = sorted(root.glob("gtFine/*/*/*labelTrainIds.png"))
-    assert len(made) == 4
+    assert len(made) == 7
     assert set(np.unique(np.asarray(Image.open(made[0])))) <= {*range(19), 255}
 
 
@@ -61,8 +61,8 @@ def test_mistakes_end_in_one_sentence(monkeypatch, tmp_path, script, root, messa
     "words, message",
     [
         (["--size", "0", "128"], "pictures of 0x128; draw them 32x32 or larger"),
-        (["--train", "-5"], "num_train=-5"),
-        (["--seed", "-1"], "seed=-1"),
+        (["--train", "-5"], "-5 pictures for training"),
+        (["--seed", "-1"], "with seed -1; give"),
     ],
 )
 def test_streets_that_cannot_be_drawn(monkeypatch, tmp_path, words, message):

@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from mask2former.data.datasets import register_all
-from mask2former.data.mini import MiniSpec, ensure_mini_cityscapes
+from mask2former.data.mini.cityscapes import ensure_mini_cityscapes
+from mask2former.data.mini.maker import MiniSpec
 from mask2former.engine import argument_parser, main
 
 ROOT = Path(__file__).parents[2]
-SPEC = MiniSpec(height=64, width=128, num_train=4, num_val=3, num_test=1)
+SPEC = MiniSpec(height=64, width=128, num_train=4, num_val=3)
 
 # A true Mask2Former, as small as detectron2's ResNets allow; the frozen backbone makes files small.
 TINY = """

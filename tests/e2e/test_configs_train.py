@@ -13,11 +13,11 @@ import torch
 
 from mask2former.config import load_config
 from mask2former.data.datasets import register_all
-from mask2former.data.mini import MiniSpec, ensure_mini_cityscapes
 from mask2former.data.mini.ade20k import make_mini_ade20k, make_mini_ade20k_full
+from mask2former.data.mini.cityscapes import ensure_mini_cityscapes
 from mask2former.data.mini.coco import make_mini_coco
+from mask2former.data.mini.maker import MiniSpec
 from mask2former.data.mini.mapillary_vistas import make_mini_mapillary_vistas
-from mask2former.data.mini.splits import SplitSpec
 from mask2former.engine import argument_parser, main
 
 OFFICIAL = json.loads(
@@ -50,7 +50,7 @@ SMALL = {
 def layouts(tmp_path_factory):
     """All datasets of the official configs, in their real layouts."""
     root = tmp_path_factory.mktemp("layouts")
-    spec = SplitSpec(height=64, width=96, num_train=4, num_val=2)
+    spec = MiniSpec(height=64, width=96, num_train=4, num_val=2)
     for make in (
         make_mini_ade20k,
         make_mini_ade20k_full,
@@ -58,7 +58,7 @@ def layouts(tmp_path_factory):
         make_mini_mapillary_vistas,
     ):
         make(root, spec, show_progress=False)
-    streets = MiniSpec(height=64, width=128, num_train=4, num_val=2, num_test=1)
+    streets = MiniSpec(height=64, width=128, num_train=4, num_val=2)
     ensure_mini_cityscapes(root / "cityscapes", streets, show_progress=False)
     register_all(str(root))
     yield root

@@ -5,14 +5,14 @@ import os
 import pytest
 
 from mask2former.data.datasets import register_all
-from mask2former.data.mini import MiniSpec, ensure_mini_cityscapes
 from mask2former.data.mini.ade20k import make_mini_ade20k, make_mini_ade20k_full
+from mask2former.data.mini.cityscapes import ensure_mini_cityscapes
 from mask2former.data.mini.coco import make_mini_coco
+from mask2former.data.mini.maker import MiniSpec
 from mask2former.data.mini.mapillary_vistas import make_mini_mapillary_vistas
-from mask2former.data.mini.splits import SplitSpec
 
-SPEC = SplitSpec(height=96, width=128, num_train=1, num_val=3, seed=1)
-STREETS = MiniSpec(height=96, width=192, num_train=1, num_val=3, num_test=1, seed=5)
+SPEC = MiniSpec(height=96, width=128, num_train=1, num_val=3, seed=1)
+STREETS = MiniSpec(height=96, width=192, num_train=1, num_val=3, seed=5)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from detectron2.structures import BoxMode
 
 from mask2former.data.datasets.catalog import register
 from mask2former.data.files import open_picture
-from mask2former.data.mini import ensure_mini_cityscapes
+from mask2former.data.mini.cityscapes import ensure_mini_cityscapes
 
 CLASSES = json.loads(Path(__file__).with_name("cityscapes.json").read_text(encoding="utf-8"))
 IGNORE_LABEL = 255

@@ -6,8 +6,8 @@ import numpy as np
 
 from mask2former.data.datasets import ade20k, ade20k_full
 from mask2former.data.mini.labelled import LabelledScene
+from mask2former.data.mini.maker import DEFAULT_SPEC, MiniSpec, make_mini, save_picture
 from mask2former.data.mini.relabel import relabel
-from mask2former.data.mini.splits import DEFAULT_SPEC, SplitSpec, make_mini, save_picture
 from mask2former.data.prepare.ade20k import (
     prepare_ade20k_instances,
     prepare_ade20k_panoptic,
@@ -41,7 +41,7 @@ _MAX_INSTANCES = 255  # their numbers have 8 bit
 
 
 def make_mini_ade20k(
-    root: str | Path, spec: SplitSpec = DEFAULT_SPEC, show_progress: bool = True
+    root: str | Path, spec: MiniSpec = DEFAULT_SPEC, show_progress: bool = True
 ) -> None:
     """Draw and prepare ROOT/ADEChallengeData2016.
 
@@ -57,7 +57,7 @@ def make_mini_ade20k(
 
 
 def make_mini_ade20k_full(
-    root: str | Path, spec: SplitSpec = DEFAULT_SPEC, show_progress: bool = True
+    root: str | Path, spec: MiniSpec = DEFAULT_SPEC, show_progress: bool = True
 ) -> None:
     """Draw and prepare ROOT/ADE20K_2021_17_01.
 

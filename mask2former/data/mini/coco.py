@@ -18,15 +18,15 @@ import scipy.io
 from panopticapi.utils import IdGenerator, id2rgb
 
 from mask2former.data.datasets import coco, coco_stuff_10k
-from mask2former.data.mini.labelled import LabelledScene, Segment, draw_labelled
+from mask2former.data.mini.labelled import LabelledScene, Segment
+from mask2former.data.mini.maker import MiniSpec, make_mini, save_picture
 from mask2former.data.mini.relabel import Relabelled, relabel
-from mask2former.data.mini.splits import SplitSpec, make_mini, save_picture
 from mask2former.data.mini.street.canvas import Camera, Canvas
 from mask2former.data.mini.street.surroundings import draw_sky
 from mask2former.data.prepare.coco import prepare_coco_semantic, prepare_coco_stuff
 from mask2former.data.prepare.coco_stuff_10k import prepare_coco_stuff_10k
 
-DEFAULT_SPEC = SplitSpec(height=256, width=384, num_train=64, num_val=12)
+DEFAULT_SPEC = MiniSpec(height=256, width=384, num_train=64, num_val=12)
 NUM_TEST = 3
 
 # Cityscapes' name -> COCO's category; what is not here belongs to no segment.
@@ -64,7 +64,7 @@ Entries = dict[str, dict[str, list[dict]]]  # split -> list of a JSON -> its con
 
 
 def make_mini_coco(
-    root: str | Path, spec: SplitSpec = DEFAULT_SPEC, show_progress: bool = True
+    root: str | Path, spec: MiniSpec = DEFAULT_SPEC, show_progress: bool = True
 ) -> None:
     """Draw ROOT/coco with all that the catalog names of COCO and prepare it, or make nothing.
 
@@ -73,13 +73,14 @@ def make_mini_coco(
     Raises:
         FileExistsError: ROOT/coco is there already.
     """
-    entries: Entries = {split: defaultdict(list) for split in ("train", "val")}
+    entries: Entries = {split: defaultdict(list) for split in _SPLITS}
     make_mini(
         Path(root) / "coco",
         spec,
         partial(_write_picture, entries=entries, seed=spec.seed),
-        partial(_finish, entries=entries, spec=spec),
+        partial(_finish, entries=entries),
         show_progress,
+        num_test=NUM_TEST,
     )
 
 
@@ -91,11 +92,13 @@ def _write_picture(
     entries: Entries,
     seed: int,
 ) -> None:
-    if number % CLOUDS_EVERY == CLOUDS_AT:
+    if split != "test" and number % CLOUDS_EVERY == CLOUDS_AT:
         scene = _draw_clouds(*scene.segment_map.shape, (seed, _SPLITS.index(split), number))
     of_split = entries[split]
     image = _save_image(directory, split, number, scene)
     of_split["images"].append(image)
+    if split == "test":
+        return
     objects = list(_find_objects(scene))
     for thing in objects:
         if thing.label in coco.THING_IDS:
@@ -109,15 +112,16 @@ def _write_picture(
     _save_stuff_10k(directory / "coco_stuff_10k", split, image["id"], scene, objects)
 
 
-def _finish(directory: Path, entries: Entries, spec: SplitSpec) -> None:
-    """Write the JSONs and the pictures for testing, and prepare all."""
+def _finish(directory: Path, entries: Entries) -> None:
+    """Write the JSONs and prepare all."""
     things = [{"id": row["id"], "name": row["name"]} for row in coco.THINGS]
     both = [
         {"id": row["id"], "name": row["name"], "isthing": int(row["is_thing"])}
         for row in coco.CLASSES
     ]
     contents = {}
-    for split, lists in entries.items():
+    for split in ("train", "val"):
+        lists = entries[split]
         images = {"images": lists["images"]}
         instances = {"categories": things, "annotations": lists["instances"]}
         contents[f"instances_{split}2017"] = {**images, **instances}
@@ -126,17 +130,8 @@ def _finish(directory: Path, entries: Entries, spec: SplitSpec) -> None:
             "categories": both,
             "annotations": lists["panoptic"],
         }
-    tests = [
-        _save_image(
-            directory,
-            "test",
-            number,
-            draw_labelled(spec.height, spec.width, (spec.seed, _SPLITS.index("test"), number)),
-        )
-        for number in range(1, NUM_TEST + 1)
-    ]
-    for name in ("test", "test-dev"):
-        contents[f"image_info_{name}2017"] = {"images": tests, "categories": things}
+    tests = {"images": entries["test"]["images"], "categories": things}
+    contents |= {f"image_info_{name}2017": tests for name in ("test", "test-dev")}
     (directory / "annotations").mkdir()
     for name, content in contents.items():
         text = json.dumps({"info": {"description": "drawn streets"}, **content})

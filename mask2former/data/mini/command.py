@@ -6,23 +6,31 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mask2former.data.mini.splits import DEFAULT_SPEC, SplitSpec
+from mask2former.data.files import datasets_root
+from mask2former.data.mini.maker import DEFAULT_SPEC, MiniSpec
 
 
 def mini_command(
-    makers: Sequence[Callable[[Path, SplitSpec], None]],
+    makers: Sequence[Callable[[Path, MiniSpec], None]],
     description: str,
-    default: SplitSpec = DEFAULT_SPEC,
+    default: MiniSpec = DEFAULT_SPEC,
+    *,
+    directory: str = "mini",
+    done: str = "{root} is drawn and prepared; train with DETECTRON2_DATASETS={root}",
 ) -> None:
     """Run each of `makers` on the root and the spec of the command line.
 
     A user's mistake ends the process with one sentence.
+
+    Args:
+        directory: in DETECTRON2_DATASETS, for a command without a root. Not the directory of the
+            real datasets: the miniatures have the same names.
+        done: what is said in the end, of the root.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    # Not the directory of the real datasets: the miniatures have the same names.
-    root = os.path.join(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")), "mini")
+    root = os.path.join(datasets_root(), directory)
     parser.add_argument("root", nargs="?", default=root, help="default: %(default)s")
     parser.add_argument(
         "--size",
@@ -36,9 +44,9 @@ def mini_command(
     parser.add_argument("--seed", type=int, default=default.seed)
     args = parser.parse_args()
     try:
-        spec = SplitSpec(*args.size, args.train, args.val, args.seed)
+        spec = MiniSpec(*args.size, args.train, args.val, args.seed)
         for make in makers:
             make(Path(args.root), spec)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    print(f"{args.root} is drawn and prepared; train with DETECTRON2_DATASETS={args.root}")
+    print(done.format(root=args.root))

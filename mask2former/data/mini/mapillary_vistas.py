@@ -15,8 +15,8 @@ from mask2former.data.datasets.mapillary_vistas import (
     PANOPTIC_JSON,
 )
 from mask2former.data.mini.labelled import LabelledScene
+from mask2former.data.mini.maker import DEFAULT_SPEC, MiniSpec, make_mini, save_picture
 from mask2former.data.mini.relabel import relabel
-from mask2former.data.mini.splits import DEFAULT_SPEC, SplitSpec, make_mini, save_picture
 
 # Cityscapes' name -> category id. Others have no label.
 CATEGORY_IDS = {
@@ -42,7 +42,7 @@ CATEGORY_IDS = {
 
 
 def make_mini_mapillary_vistas(
-    root: str | Path, spec: SplitSpec = DEFAULT_SPEC, show_progress: bool = True
+    root: str | Path, spec: MiniSpec = DEFAULT_SPEC, show_progress: bool = True
 ) -> None:
     """Draw ROOT/mapillary_vistas. There is nothing to prepare.
 

@@ -1,22 +1,25 @@
-"""What the miniatures of datasets with pictures for training and validation have in common."""
+"""What all miniatures of datasets have in common."""
 
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from mask2former.data.files import all_or_nothing, lock
-from mask2former.data.mini.labelled import LabelledScene, draw_labelled
+from mask2former.data.mini.labelled import draw_labelled
+
+_Scene = TypeVar("_Scene")
 
 MIN_SIZE = 32  # of a picture's sides; a street needs some room
 
 
 @dataclass(frozen=True)
-class SplitSpec:
+class MiniSpec:
     """What is drawn. The same spec gives the same files, to the byte."""
 
     height: int = 192
@@ -37,38 +40,52 @@ class SplitSpec:
             )
 
 
-DEFAULT_SPEC = SplitSpec()
+DEFAULT_SPEC = MiniSpec()
 
 
 def make_mini(
     target: Path,
-    spec: SplitSpec,
-    write: Callable[[Path, str, int, LabelledScene], None],
+    spec: MiniSpec,
+    write: Callable[[Path, str, int, _Scene], None],
     finish: Callable[[Path], None],
     show_progress: bool = True,
+    *,
+    draw: Callable[[int, int, tuple[int, ...]], _Scene] = draw_labelled,
+    num_test: int = 0,
+    keep: bool = False,
 ) -> None:
-    """Draw a dataset's download into `target` and prepare it, or leave nothing there.
+    """Draw a dataset's download into `target` and finish it, or leave nothing there.
 
     Args:
-        write: (directory, "train" or "val", number of the picture from 1, its scene) -> files.
-        finish: (directory): what is done when all are drawn; prepares them.
+        write: (directory, "train", "val" or "test", number of the picture from 1, its scene) ->
+            files.
+        finish: (directory): what is done when all are drawn, as preparing them.
+        draw: (height, width, seed) -> a scene.
+        num_test: pictures of a split for testing.
+        keep: a `target` that is there already is left as it is.
 
     Raises:
         FileExistsError: `target` is there already.
     """
+    counts = {"train": spec.num_train, "val": spec.num_val, "test": num_test}
+    jobs = [
+        (split, split_number, index)
+        for split_number, (split, count) in enumerate(counts.items())
+        for index in range(count)
+    ]
     with lock(target):
+        if keep and target.is_dir():
+            return
         if os.path.lexists(target):
             raise FileExistsError(
                 f"{target}: is there already; delete it, or name another directory"
             )
-        jobs = [("train", 0, i) for i in range(spec.num_train)]
-        jobs += [("val", 1, i) for i in range(spec.num_val)]
         with all_or_nothing(target) as directory:
             for split, split_number, index in tqdm(
                 jobs, desc=f"drawing {target.name}", unit="picture", disable=not show_progress
             ):
-                seed = (spec.seed, split_number, index)
-                write(directory, split, index + 1, draw_labelled(spec.height, spec.width, seed))
+                scene = draw(spec.height, spec.width, (spec.seed, split_number, index))
+                write(directory, split, index + 1, scene)
             finish(directory)
 
 
