@@ -2,6 +2,7 @@
 
 from mask2former.config.files import get_config_file, load_config
 from mask2former.config.keys import add_maskformer2_config
+from mask2former.config.size_lists import read_size_lists
 from mask2former.config.validation import predicted_classes, validate_config
 
 __all__ = [
@@ -11,3 +12,5 @@ __all__ = [
     "predicted_classes",
     "validate_config",
 ]
+
+read_size_lists()

@@ -169,13 +169,28 @@ def predicted_classes(metadata: Metadata) -> list[str] | None:
 def _check_num_classes(cfg: CfgNode, dataset_name: str) -> None:
     if cfg.MODEL.META_ARCHITECTURE not in _SEM_SEG_ARCHITECTURES:
         return
-    classes = predicted_classes(MetadataCatalog.get(dataset_name))
+    metadata = MetadataCatalog.get(dataset_name)
+    classes = predicted_classes(metadata)
     num_classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     if classes is not None and len(classes) != num_classes:
+        if _numbers_things_apart(metadata):
+            raise ValueError(
+                f"{dataset_name} numbers things and stuff apart, for detectron2's PanopticFPN; "
+                "take the dataset that numbers them together, whose name has no _separated"
+            )
         raise ValueError(
             f"MODEL.SEM_SEG_HEAD.NUM_CLASSES={num_classes}, but {dataset_name} has "
             f"{len(classes)} classes; set it to {len(classes)}"
         )
+
+
+def _numbers_things_apart(metadata: Metadata) -> bool:
+    """Whether a thing and another class of a panoptic dataset have the same contiguous id."""
+    keys = ("thing_dataset_id_to_contiguous_id", "stuff_dataset_id_to_contiguous_id")
+    things, stuff = (metadata.get(key) or {} for key in keys)
+    together = {**things, **stuff}
+    is_panoptic = "panoptic" in (metadata.get("evaluator_type") or "")
+    return is_panoptic and len(set(together.values())) < len(together)
 
 
 def _check_solver(cfg: CfgNode, num_processes: int) -> None:

@@ -1,6 +1,7 @@
 """Configs are plain data; what is wrong with one is a sentence that names file and key."""
 
 import pytest
+from detectron2.config import get_cfg
 
 from mask2former.config import load_config, validate_config
 
@@ -55,6 +56,33 @@ def test_the_attack_would_work_on_a_careless_reader(tmp_path):
     mark = tmp_path / "attacked"
     yaml.unsafe_load(f"!!python/object/apply:os.mkdir [{mark}]")
     assert mark.is_dir()
+
+
+def eval_tag(code):
+    return f'INPUT:\n  MIN_SIZE_TRAIN: !!python/object/apply:eval ["{code}"]\n'
+
+
+def test_size_lists_of_official_files_are_read(tmp_path):
+    path = write(tmp_path, eval_tag("[int(x * 0.1 * 1024) for x in range(5, 8)]"))
+    assert load_config(path).INPUT.MIN_SIZE_TRAIN == (512, 614, 716)
+    cfg = get_cfg()  # as the official scripts read it
+    cfg.merge_from_file(path)
+    assert cfg.INPUT.MIN_SIZE_TRAIN == (512, 614, 716)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "__import__('os').mkdir('{mark}')",
+        "[int(x * 0.1 * 8) for x in range(5, 8)] + [__import__('os').mkdir('{mark}')]",
+        "[__import__('os').mkdir('{mark}') for x in range(5, 8)]",
+        "[int(x * 0.1 * 8) for x in range(5, 10 ** 9)]",
+    ],
+)
+def test_other_expressions_are_refused_and_do_not_run(code, tmp_path):
+    mark = tmp_path / "attacked"
+    path = write(tmp_path, eval_tag(code.format(mark=mark)))
+    assert "line 2" in refused(path) and not mark.exists()
 
 
 @pytest.mark.parametrize("content", [b"MODEL: [", b"- 1\n- 2\n", b"", b"words", b"\xff\xfe"])
