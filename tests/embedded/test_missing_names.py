@@ -15,11 +15,13 @@ ROOT = Path(__file__).parents[2]
 MISSING = {
     "from a package": "from detectron2.data.transforms import RandomRotation",
     "from a module": "from detectron2.data.detection_utils import transform_proposals",
+    "an evaluator": "from detectron2.evaluation import LVISEvaluator; LVISEvaluator('lvis_v1_val')",
     "a module": "import detectron2.export",
     "a module of a package": "import detectron2.data.datasets.lvis",
 }
 PRESENT = {
     "a module as an attribute": "from detectron2.data import detection_utils",
+    "an evaluator's name": "from detectron2.evaluation import LVISEvaluator",
     "a name of the loaders": "from detectron2.data.build import trivial_batch_collator",
 }
 PROGRAM = """

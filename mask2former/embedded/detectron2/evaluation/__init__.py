@@ -10,6 +10,7 @@ from .evaluator import (
     inference_context,
     inference_on_dataset,
 )
+from .lvis_evaluation import LVISEvaluator
 from .panoptic_evaluation import COCOPanopticEvaluator
 from .sem_seg_evaluation import SemSegEvaluator
 from .testing import print_csv_format, verify_results
@@ -21,6 +22,7 @@ __all__ = [
     "CityscapesSemSegEvaluator",
     "DatasetEvaluator",
     "DatasetEvaluators",
+    "LVISEvaluator",
     "SemSegEvaluator",
     "inference_context",
     "inference_on_dataset",
