@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from iopath.common.file_io import file_lock
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 _PNG_END = b"IEND\xaeB`\x82"
@@ -64,7 +64,14 @@ def open_picture(path: str | Path, advice: str) -> Iterator[Image.Image]:
         with Image.open(path) as image:
             yield image
     except (OSError, SyntaxError) as error:  # Pillow raises either on a broken file
-        raise ValueError(f"{path}: not a whole picture ({error}); {advice}") from error
+        raise ValueError(
+            f"{path}: not a whole picture ({picture_fault(error)}); {advice}"
+        ) from error
+
+
+def picture_fault(error: Exception) -> str:
+    """What Pillow found, without the file's name, which it repeats."""
+    return "of no known format" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
 @contextlib.contextmanager

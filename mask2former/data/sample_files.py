@@ -6,6 +6,7 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image
 
 from mask2former.data.errors import SampleError
+from mask2former.data.files import picture_fault
 
 # Pillow's modes of one channel with more than 8 bits, which it cuts off at 255 on conversion.
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
@@ -26,9 +27,10 @@ def read_image(path: str, image_format: str | None) -> np.ndarray:
         raise SampleError(f"{path}: no such file; the dataset's list names it") from error
     # What Pillow raises on a broken file, or on one made to fill the memory.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = error.__cause__ or error  # the embedded detectron2 has made a sentence of it
+        # The embedded detectron2 has made a sentence of it.
+        fault = picture_fault(error.__cause__ or error)
         raise SampleError(
-            f"{path}: not a whole picture ({reason}); copy or download this file again"
+            f"{path}: not a whole picture ({fault}); copy or download this file again"
         ) from error
 
 

@@ -173,11 +173,29 @@ def test_panoptic_json_that_is_missing_cut_off_or_of_other_pictures(own_datasets
     path.write_text(json.dumps(content))
     with pytest.raises(FileNotFoundError, match=r"1 of 3 images .*delete this file and run"):
         DatasetCatalog.get("mini_cityscapes_fine_panoptic_val")
-    path.write_text(path.read_text()[:100])
-    with pytest.raises(ValueError, match=r"cityscapes_panoptic_val.json: not whole"):
-        DatasetCatalog.get("mini_cityscapes_fine_panoptic_val")
+    for text, words in (
+        (path.read_text()[:100], "not whole"),
+        ('{"images": []}', "no annotations in it; delete it and run"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=rf"cityscapes_panoptic_val.json: {words}"):
+            DatasetCatalog.get("mini_cityscapes_fine_panoptic_val")
     path.unlink()
     with pytest.raises(FileNotFoundError, match=rf"prepare_cityscapes.py {root}$"):
+        DatasetCatalog.get("mini_cityscapes_fine_panoptic_val")
+
+
+def test_panoptic_files_of_other_classes_or_that_are_missing(own_datasets_root):
+    root = own_datasets_root / "mini_cityscapes"
+    png = sorted((root / "gtFine/cityscapes_panoptic_val").glob("*.png"))[1]
+    png.unlink()
+    with pytest.raises(FileNotFoundError, match=rf"1 of 3 files .*{png.name}\); run python"):
+        DatasetCatalog.get("mini_cityscapes_fine_panoptic_val")
+    path = root / "gtFine/cityscapes_panoptic_val.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["segments_info"][0]["category_id"] = 4
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"val.json: a segment of .* has category_id=4, which"):
         DatasetCatalog.get("mini_cityscapes_fine_panoptic_val")
 
 

@@ -171,7 +171,11 @@ def test_nothing_unpacked(tmp_path):
 
 def test_broken_jsons_are_named(one_picture):
     path = one_picture / "annotations/panoptic_val2017.json"
-    for text, words in (('{"annotations": [', "not whole"), ("{}", "no annotations in it")):
+    for text, words in (
+        ('{"annotations": [', "not whole"),
+        ("{}", "no annotations in it"),
+        ('{"annotations": [{"image_id": 1}]}', "not in .* format .an entry has no 'file_name'"),
+    ):
         path.write_text(text)
         with pytest.raises(ValueError, match=rf"panoptic_val2017\.json: {words}.*unpack"):
             prepare_coco_semantic(one_picture, show_progress=False)
@@ -200,6 +204,7 @@ def test_grey_pngs_have_no_ids(one_picture):
 
 def test_categories_of_another_dataset_are_refused(one_picture):
     entry = {
+        "image_id": 139,
         "file_name": "000000000139.png",
         "segments_info": [*SEGMENTS, {"id": 3, "category_id": 91}],
     }

@@ -120,9 +120,28 @@ def test_panoptic_json_of_other_categories_or_of_nothing(panoptic):
     path.write_text(path.read_text().replace('"category_id": 9', '"category_id": 10'))
     with pytest.raises(ValueError, match=r"all.json: a segment of one.png has category_id=10, wh"):
         _load(panoptic)
-    path.write_text('{"annotations": []}')
-    with pytest.raises(ValueError, match=r"all.json: no annotations in it; download mine.zip$"):
-        _load(panoptic)
+    for text, words in (
+        ('{"annotations": []}', "no annotations in it"),
+        ("[1, 2]", "no annotations in it"),
+        ('{"annotations": [{"image_id": 1, "file_name": "one.png"}]}', "no 'segments_info'"),
+        ('{"annotations": [5]}', "not in COCO's panoptic format"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=rf"all.json: .*{words}.*; delete it and download mi"):
+            _load(panoptic)
+
+
+def test_advice_is_about_what_is_missing(panoptic):
+    options = {"json_advice": "get the JSON", "semantic_advice": "make the label maps"}
+    for name, advice in (
+        ("sem", options["semantic_advice"]),
+        ("png", options["json_advice"]),
+        ("all.json", options["json_advice"]),
+        ("images", ADVICE),
+    ):
+        (panoptic / name).rename(panoptic / f"no_{name}")
+        with pytest.raises(FileNotFoundError, match=rf"{name}: no such \w+; {advice}$"):
+            _load(panoptic, semantic_dir=str(panoptic / "sem"), **options)
 
 
 def test_json_is_whole_or_named(tmp_path):

@@ -153,4 +153,4 @@ def test_missing_files_are_counted(validation, task):
     path.unlink()
     message = _load_error(task)
     assert message.startswith("1 of 2 ") and path.stem in message
-    assert message.endswith(f"so that {validation} holds images/, labels/ and panoptic/")
+    assert f"; unpack Mapillary Vistas v1.2 so that {validation} holds images/" in message

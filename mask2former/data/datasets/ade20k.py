@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mask2former.data.datasets import advice
 from mask2former.data.datasets.catalog import register
 from mask2former.data.datasets.instance_json import load_instance_json
 from mask2former.data.datasets.panoptic_json import load_panoptic_json
@@ -39,12 +40,12 @@ def segment_color(row: Mapping[str, Any]) -> list[int]:
 
 def register_all_ade20k(root: str) -> None:
     """Put ADE20K under `root` into the catalogs, in place of any others of these names."""
-    base = os.path.join(root, DIRECTORY)
     for split, directory in SPLITS.items():
-        _register_split(base, split, directory)
+        _register_split(root, split, directory)
 
 
-def _register_split(base: str, split: str, directory: str) -> None:
+def _register_split(root: str, split: str, directory: str) -> None:
+    base = os.path.join(root, DIRECTORY)
     image_root = os.path.join(base, "images", directory)
     sem_seg_root = os.path.join(base, "annotations_detectron2", directory)
     instance_json = os.path.join(base, f"ade20k_instance_{split}.json")
@@ -58,7 +59,7 @@ def _register_split(base: str, split: str, directory: str) -> None:
     stuff_ids = {row["id"]: row["id"] for row in CLASSES}
     register(
         f"ade20k_sem_seg_{split}",
-        partial(load_semantic_folders, image_root, sem_seg_root, advice=_advice(base, "sem")),
+        partial(load_semantic_folders, image_root, sem_seg_root, **_advice(root, "label", "sem")),
         image_root=image_root,
         sem_seg_root=sem_seg_root,
         evaluator_type="sem_seg",
@@ -69,7 +70,11 @@ def _register_split(base: str, split: str, directory: str) -> None:
     register(
         f"ade20k_instance_{split}",
         partial(
-            load_instance_json, instance_json, image_root, instance_ids, advice=_advice(base, "ins")
+            load_instance_json,
+            instance_json,
+            image_root,
+            instance_ids,
+            **_advice(root, "json", "ins"),
         ),
         image_root=image_root,
         json_file=instance_json,
@@ -87,7 +92,8 @@ def _register_split(base: str, split: str, directory: str) -> None:
             thing_ids,
             stuff_ids,
             semantic_dir=sem_seg_root,
-            advice=_advice(base, "sem", "ins", "pan"),
+            **_advice(root, "json", "sem", "ins", "pan"),
+            semantic_advice=advice.prepare(root, DIRECTORY, "prepare_ade20k_sem_seg"),
         ),
         image_root=image_root,
         panoptic_root=panoptic_root,
@@ -105,9 +111,11 @@ def _register_split(base: str, split: str, directory: str) -> None:
     )
 
 
-def _advice(base: str, *tasks: str) -> str:
-    downloads = "ADEChallengeData2016.zip"
+def _advice(root: str, kind: str, *tasks: str) -> dict[str, str]:
+    """The advice about the download, and KIND_advice about what the scripts for `tasks` make."""
+    archives = ["ADEChallengeData2016.zip"]
     if tasks != ("sem",):
-        downloads += " and annotations_instance.tar"
-    commands = " and ".join(f"datasets/prepare_ade20k_{task}_seg.py {base}" for task in tasks)
-    return f"unpack {downloads} to {base}, then run {commands}"
+        archives.append("annotations_instance.tar")
+    prepare = advice.prepare(root, DIRECTORY, *(f"prepare_ade20k_{task}_seg" for task in tasks))
+    unpack = advice.unpack(root, DIRECTORY, *archives)
+    return {"advice": f"{unpack}, then {prepare}", f"{kind}_advice": prepare}

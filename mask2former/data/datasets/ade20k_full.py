@@ -12,6 +12,7 @@ import os
 from functools import partial
 from pathlib import Path
 
+from mask2former.data.datasets import advice
 from mask2former.data.datasets.ade20k import SPLITS
 from mask2former.data.datasets.catalog import register
 from mask2former.data.datasets.semantic_folders import load_semantic_folders
@@ -25,16 +26,15 @@ IGNORE_LABEL = 65535
 def register_all_ade20k_full(root: str) -> None:
     """Put ADE20K-847 under `root` into the catalogs, in place of any others of these names."""
     base = os.path.join(root, DIRECTORY)
-    advice = (
-        f"unpack ADE20K_2021_17_01.zip to {base}, "
-        f"then run datasets/prepare_ade20k_full_sem_seg.py {base}"
-    )
+    prepare = advice.prepare(root, DIRECTORY, "prepare_ade20k_full_sem_seg")
+    unpack = advice.unpack(root, DIRECTORY, "ADE20K_2021_17_01.zip")
+    load = partial(load_semantic_folders, advice=f"{unpack}, then {prepare}", label_advice=prepare)
     for split, directory in SPLITS.items():
         image_root = os.path.join(base, "images_detectron2", directory)
         sem_seg_root = os.path.join(base, "annotations_detectron2", directory)
         register(
             f"ade20k_full_sem_seg_{split}",
-            partial(load_semantic_folders, image_root, sem_seg_root, ".jpg", ".tif", advice=advice),
+            partial(load, image_root, sem_seg_root, ".jpg", ".tif"),
             image_root=image_root,
             sem_seg_root=sem_seg_root,
             evaluator_type="sem_seg",

@@ -18,14 +18,24 @@ import numpy as np
 import pycocotools.mask
 from detectron2.structures import BoxMode
 
+from mask2former.data.datasets import advice
 from mask2former.data.datasets.catalog import register
+from mask2former.data.datasets.panoptic_json import (
+    check_listed_files,
+    contiguous_segments,
+    read_panoptic_json,
+)
 from mask2former.data.files import open_picture
 from mask2former.data.mini.cityscapes import ensure_mini_cityscapes
 
 CLASSES = json.loads(Path(__file__).with_name("cityscapes.json").read_text(encoding="utf-8"))
+# category id of the JSON -> contiguous id
+THING_IDS = {row["id"]: row["train_id"] for row in CLASSES if row["is_thing"]}
+STUFF_IDS = {row["id"]: row["train_id"] for row in CLASSES if not row["is_thing"]}
 IGNORE_LABEL = 255
 LABEL_DIVISOR = 1000  # instance id = class id * LABEL_DIVISOR + number; stuff and crowds: class id
 
+PICTURES, LABELS = "leftImg8bit_trainvaltest.zip", "gtFine_trainvaltest.zip"  # the downloads
 IMAGE_SUFFIX = "_leftImg8bit.png"
 
 
@@ -76,46 +86,36 @@ def load_cityscapes_panoptic(image_dir: str, gt_dir: str, gt_json: str) -> list[
 
     Raises:
         FileNotFoundError: there are no images, no panoptic files, or images without labels.
+        ValueError: the JSON is broken or of another dataset.
     """
     images = _find_images(image_dir)
-    if not os.path.isfile(gt_json):
-        raise FileNotFoundError(f"{gt_json}: no such file; {_prepare_command(gt_json)}")
-    try:
-        content = json.loads(Path(gt_json).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"{gt_json}: not whole ({error}); delete it and {_prepare_command(gt_json)}"
-        ) from error
-    segments = {entry["image_id"]: entry for entry in content["annotations"]}
-    sizes = {entry["id"]: entry for entry in content["images"]}
-    without = [image for image in images if _image_id(image) not in segments]
+    prepare = _prepare_command(gt_json)
+    annotations, sizes = read_panoptic_json(gt_json, prepare)
+    of_image = {entry["image_id"]: entry for entry in annotations}
+    without = [i for i in images if _image_id(i) not in of_image or _image_id(i) not in sizes]
     if without:
         raise FileNotFoundError(
             f"{len(without)} of {len(images)} images in {image_dir} have no entry in {gt_json} "
-            f"(the first: {without[0]}); delete this file and {_prepare_command(gt_json)}"
+            f"(the first: {without[0]}); delete this file and {prepare}"
         )
     semantic = _find_labels(
         images, image_dir, gt_dir.replace("cityscapes_panoptic_", ""), "labelTrainIds.png"
     )
-    train_ids = {row["id"]: row["train_id"] for row in CLASSES}
     dicts = []
     for image, label in zip(images, semantic):
-        entry = segments[_image_id(image)]
-        size = sizes[_image_id(image)]
+        entry, size = of_image[_image_id(image)], sizes[_image_id(image)]
         dicts.append(
             {
                 "file_name": image,
-                "image_id": _image_id(image),
+                "image_id": entry["image_id"],
                 "height": size["height"],
                 "width": size["width"],
                 "sem_seg_file_name": label,
                 "pan_seg_file_name": os.path.join(gt_dir, entry["file_name"]),
-                "segments_info": [
-                    {**segment, "category_id": train_ids[segment["category_id"]]}
-                    for segment in entry["segments_info"]
-                ],
+                "segments_info": contiguous_segments(entry, THING_IDS, STUFF_IDS, gt_json),
             }
         )
+    check_listed_files(dicts, "pan_seg_file_name", gt_dir, gt_json, prepare)
     return dicts
 
 
@@ -185,13 +185,9 @@ def _register(root: str, directory: str, prefix: str, make: Callable[[str], None
             thing_colors=colors,
             stuff_classes=names,
             stuff_colors=colors,
-            thing_dataset_id_to_contiguous_id=_contiguous_ids(is_thing=True),
-            stuff_dataset_id_to_contiguous_id=_contiguous_ids(is_thing=False),
+            thing_dataset_id_to_contiguous_id=THING_IDS,
+            stuff_dataset_id_to_contiguous_id=STUFF_IDS,
         )
-
-
-def _contiguous_ids(is_thing: bool) -> dict[int, int]:
-    return {row["id"]: row["train_id"] for row in CLASSES if row["is_thing"] == is_thing}
 
 
 def _nothing(directory: str) -> None:
@@ -206,15 +202,16 @@ def _load(
 
 
 def _find_images(image_dir: str) -> list[str]:
+    root = Path(image_dir).parents[1]
     if not os.path.isdir(image_dir):
+        unpack = advice.unpack(str(root.parent), root.name, PICTURES, LABELS)
         raise FileNotFoundError(
-            f"{image_dir}: no such directory; unpack Cityscapes there or set DETECTRON2_DATASETS "
-            "to the directory above cityscapes/, then run python datasets/prepare_cityscapes.py"
+            f"{image_dir}: no such directory; {unpack}, then {_prepare_command(image_dir)}"
         )
     images = sorted(str(path) for path in Path(image_dir).glob(f"*/*{IMAGE_SUFFIX}"))
     if not images:
         raise FileNotFoundError(
-            f"{image_dir}: no CITY/*{IMAGE_SUFFIX} in it; unpack leftImg8bit_trainvaltest.zip there"
+            f"{image_dir}: no CITY/*{IMAGE_SUFFIX} in it; unpack {PICTURES} in {root}"
         )
     return images
 
@@ -228,7 +225,7 @@ def _find_labels(images: list[str], image_dir: str, gt_dir: str, suffix: str) ->
     if raw:
         raise FileNotFoundError(
             f"{len(raw)} of {len(images)} images in {image_dir} have no labels under {gt_dir} "
-            f"(the first: {raw[0]}); unpack gtFine_trainvaltest.zip there"
+            f"(the first: {raw[0]}); unpack {LABELS} in {Path(gt_dir).parents[1]}"
         )
     raise FileNotFoundError(
         f"{len(missing)} of {len(images)} images in {image_dir} have no *_gtFine_{suffix} under "
@@ -246,19 +243,20 @@ def _image_id(image: str) -> str:
 
 
 def _prepare_command(path: str) -> str:
-    """`path` is a directory or file in ROOT/gtFine."""
-    return f"run python datasets/prepare_cityscapes.py {Path(path).parents[1]}"
+    """`path` is a directory or file in ROOT/gtFine or ROOT/leftImg8bit."""
+    root = Path(path).parents[1]
+    return advice.prepare(str(root.parent), root.name, "prepare_cityscapes")
 
 
 def _image_size(path: str) -> dict[str, int]:
-    with open_picture(path, "unpack it again") as image:  # reads the header only
+    with open_picture(path, f"unpack {PICTURES} again") as image:  # reads the header only
         return {"height": image.height, "width": image.width}
 
 
 def _read_instances(path: str) -> list[dict]:
-    with open_picture(path, "unpack it again") as image:
+    with open_picture(path, f"unpack {LABELS} again") as image:
         ids = np.asarray(image)  # (H,W)
-    things = [row["id"] for row in CLASSES if row["is_thing"]]
+    things = list(THING_IDS)
     annotations = []
     for instance_id in np.unique(ids[ids >= min(things)]).tolist():
         is_crowd = instance_id < LABEL_DIVISOR
@@ -266,18 +264,13 @@ def _read_instances(path: str) -> list[dict]:
         if class_id not in things:
             continue
         mask = ids == instance_id
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         rle = pycocotools.mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+        x, y, width, height = pycocotools.mask.toBbox(rle).tolist()
         annotations.append(
             {
                 "iscrowd": is_crowd,
                 "category_id": things.index(class_id),
-                "bbox": [
-                    float(columns[0]),
-                    float(rows[0]),
-                    float(columns[-1] + 1),
-                    float(rows[-1] + 1),
-                ],
+                "bbox": [x, y, x + width, y + height],
                 "bbox_mode": BoxMode.XYXY_ABS,
                 "segmentation": rle,
             }

@@ -20,11 +20,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mask2former.data.datasets import advice
 from mask2former.data.datasets.catalog import register
 from mask2former.data.datasets.instance_json import load_instance_json
 from mask2former.data.datasets.panoptic_json import check_listed_files, load_panoptic_json
 from mask2former.data.datasets.semantic_folders import load_semantic_folders
 
+DIRECTORY = "coco"
 CLASSES = json.loads(Path(__file__).with_name("coco.json").read_text(encoding="utf-8"))
 THINGS = [row for row in CLASSES if row["is_thing"]]
 STUFF = [row for row in CLASSES if not row["is_thing"]]
@@ -61,9 +63,13 @@ _APART_METADATA = {
 
 
 def load_coco_separated(
-    instance_json: str, image_dir: str, semantic_dir: str, advice: str
+    instance_json: str, image_dir: str, semantic_dir: str, *, advice: str, label_advice: str
 ) -> list[dict]:
     """Dataset dicts with annotations and sem_seg_file_name, each with its own classes.
+
+    Args:
+        advice: what to do about missing files; it ends a sentence.
+        label_advice: the same about missing label maps.
 
     Raises:
         FileNotFoundError: a file or directory is missing.
@@ -73,28 +79,28 @@ def load_coco_separated(
     for sample in dicts:
         stem = os.path.splitext(os.path.basename(sample["file_name"]))[0]
         sample["sem_seg_file_name"] = os.path.join(semantic_dir, f"{stem}.png")
-    check_listed_files(dicts, "sem_seg_file_name", semantic_dir, instance_json, advice)
+    check_listed_files(dicts, "sem_seg_file_name", semantic_dir, instance_json, label_advice)
     return dicts
 
 
 def register_all_coco(root: str) -> None:
     """Put COCO under `root` into the catalogs, in place of any datasets of these names."""
-    base = os.path.join(root, "coco")
     for split in ("train", "val"):
-        _register_instances(base, split, f"instances_{split}2017", f"{split}2017")
-        _register_panoptic(base, split)
+        _register_instances(root, split, f"instances_{split}2017", f"{split}2017")
+        _register_panoptic(root, split)
     for split in ("test", "test-dev"):  # the pictures of the second are among those of the first
-        _register_instances(base, split, f"image_info_{split}2017", "test2017")
+        _register_instances(root, split, f"image_info_{split}2017", "test2017")
 
 
-def _register_instances(base: str, split: str, annotations: str, images: str) -> None:
+def _register_instances(root: str, split: str, annotations: str, images: str) -> None:
+    base = os.path.join(root, DIRECTORY)
     instance_json = os.path.join(base, "annotations", f"{annotations}.json")
     image_dir = os.path.join(base, images)
     archive = "image_info_test2017.zip" if "test" in split else "annotations_trainval2017.zip"
-    advice = _unpack(base, f"{images}.zip", archive)
+    download = advice.unpack(root, DIRECTORY, f"{images}.zip", archive)
     register(
         f"coco_2017_{split}",
-        partial(load_instance_json, instance_json, image_dir, THING_IDS, advice=advice),
+        partial(load_instance_json, instance_json, image_dir, THING_IDS, advice=download),
         json_file=instance_json,
         image_root=image_dir,
         evaluator_type="coco",
@@ -102,7 +108,8 @@ def _register_instances(base: str, split: str, annotations: str, images: str) ->
     )
 
 
-def _register_panoptic(base: str, split: str) -> None:
+def _register_panoptic(root: str, split: str) -> None:
+    base = os.path.join(root, DIRECTORY)
     name, image_dir = f"coco_2017_{split}_panoptic", os.path.join(base, f"{split}2017")
     instance_json = os.path.join(base, "annotations", f"instances_{split}2017.json")
     panoptic_json = os.path.join(base, "annotations", f"panoptic_{split}2017.json")
@@ -117,13 +124,11 @@ def _register_panoptic(base: str, split: str) -> None:
         "json_file": instance_json,
         "evaluator_type": "coco_panoptic_seg",
     }
-    download = _unpack(
-        base,
-        f"{split}2017.zip",
-        f"panoptic_annotations_trainval2017.zip and from within it panoptic_{split}2017.zip",
-    )
+    pictures = f"{split}2017.zip"
+    segments = f"panoptic_annotations_trainval2017.zip (and panoptic_{split}2017.zip in it)"
+    download = advice.unpack(root, DIRECTORY, pictures, segments)
     prepare, prepare_stuff = (
-        f"{download}, then run python datasets/{script}.py {base}"
+        advice.prepare(root, DIRECTORY, script)
         for script in ("prepare_coco_semantic_annos_from_panoptic_annos", "prepare_panoptic_fpn")
     )
     load = partial(load_panoptic_json, panoptic_json, image_dir, panoptic_dir, THING_IDS)
@@ -137,7 +142,13 @@ def _register_panoptic(base: str, split: str) -> None:
     )
     register(
         f"{name}_with_sem_seg",
-        partial(load, ALL_IDS, semantic_dir=semantic_dir, advice=prepare),
+        partial(
+            load,
+            ALL_IDS,
+            semantic_dir=semantic_dir,
+            advice=f"{download}, then {prepare}",
+            semantic_advice=prepare,
+        ),
         label_divisor=LABEL_DIVISOR,
         sem_seg_root=semantic_dir,
         stuff_dataset_id_to_contiguous_id=ALL_IDS,  # the semantic evaluator's classes
@@ -146,23 +157,32 @@ def _register_panoptic(base: str, split: str) -> None:
     )
     register(
         f"{name}_separated",
-        partial(load_coco_separated, instance_json, image_dir, stuff_dir, prepare_stuff),
+        partial(
+            load_coco_separated,
+            instance_json,
+            image_dir,
+            stuff_dir,
+            advice=advice.unpack(
+                root, DIRECTORY, pictures, "annotations_trainval2017.zip", segments
+            )
+            + f", then {prepare_stuff}",
+            label_advice=prepare_stuff,
+        ),
         sem_seg_root=stuff_dir,
         **files,
         **_APART_METADATA,
     )
     register(
         f"{name}_stuffonly",
-        partial(load_semantic_folders, image_dir, stuff_dir, advice=prepare_stuff),
+        partial(
+            load_semantic_folders,
+            image_dir,
+            stuff_dir,
+            advice=f"{download}, then {prepare_stuff}",
+            label_advice=prepare_stuff,
+        ),
         sem_seg_root=stuff_dir,
         evaluator_type="sem_seg",
         **images,
         **_APART_METADATA,
-    )
-
-
-def _unpack(base: str, *archives: str) -> str:
-    return (
-        f"unpack COCO's {' and '.join(archives)} in {base}, or set DETECTRON2_DATASETS to the "
-        "directory above coco/"
     )

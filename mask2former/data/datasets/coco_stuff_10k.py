@@ -12,10 +12,11 @@ import os
 from functools import partial
 from pathlib import Path
 
-from mask2former.data.datasets import coco
+from mask2former.data.datasets import advice, coco
 from mask2former.data.datasets.catalog import register
 from mask2former.data.datasets.semantic_folders import load_semantic_folders
 
+DIRECTORY = "coco/coco_stuff_10k"
 STUFF = json.loads(Path(__file__).with_name("coco_stuff_10k.json").read_text(encoding="utf-8"))
 CLASSES = [*coco.THINGS, *STUFF]
 IDS = {row["id"]: i for i, row in enumerate(CLASSES)}  # COCO-Stuff's ids -> contiguous
@@ -24,17 +25,16 @@ IGNORE_LABEL = 255
 
 def register_all_coco_stuff_10k(root: str) -> None:
     """Put COCO-Stuff-10k under `root` into the catalogs, in place of any of these names."""
-    base = os.path.join(root, "coco", "coco_stuff_10k")
-    advice = (
-        f"unpack cocostuff-10k-v1.0.zip in {base} or set DETECTRON2_DATASETS to the directory "
-        f"above coco/, then run python datasets/prepare_coco_stuff_10k_v1.0_sem_seg.py {base}"
-    )
+    base = os.path.join(root, DIRECTORY)
+    prepare = advice.prepare(root, DIRECTORY, "prepare_coco_stuff_10k_v1.0_sem_seg")
+    unpack = advice.unpack(root, DIRECTORY, "cocostuff-10k-v1.0.zip")
+    load = partial(load_semantic_folders, advice=f"{unpack}, then {prepare}", label_advice=prepare)
     for split in ("train", "test"):
         image_dir = os.path.join(base, "images_detectron2", split)
         label_dir = os.path.join(base, "annotations_detectron2", split)
         register(
             f"coco_2017_{split}_stuff_10k_sem_seg",
-            partial(load_semantic_folders, image_dir, label_dir, advice=advice),
+            partial(load, image_dir, label_dir),
             image_root=image_dir,
             sem_seg_root=label_dir,
             evaluator_type="sem_seg",

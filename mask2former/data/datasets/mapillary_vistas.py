@@ -116,7 +116,10 @@ def _contiguous_ids(things_only: bool) -> dict[int, int]:
 
 
 def _advice(base: str) -> str:
-    return f"unpack Mapillary Vistas v1.2 so that {base} holds images/, labels/ and panoptic/"
+    return (
+        f"unpack Mapillary Vistas v1.2 so that {base} holds images/, labels/ and panoptic/, or set "
+        f"DETECTRON2_DATASETS to the directory that holds {DIRECTORY}/"
+    )
 
 
 def _check_version(base: str, directory: str) -> None:

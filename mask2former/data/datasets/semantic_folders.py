@@ -10,6 +10,7 @@ def load_semantic_folders(
     label_ext: str = ".png",
     *,
     advice: str = "correct the path",
+    label_advice: str | None = None,
 ) -> list[dict]:
     """Dataset dicts with file_name and sem_seg_file_name, sorted. No picture is opened.
 
@@ -19,21 +20,23 @@ def load_semantic_folders(
     Args:
         image_ext, label_ext: how the names end after what they have in common.
         advice: what to do about missing files; it ends a sentence.
+        label_advice: the same about missing label maps, if it differs.
 
     Raises:
         FileNotFoundError: a directory is missing or without such files, or a picture has no
             labels, or labels no picture.
     """
     images = _files_by_stem(image_dir, image_ext, advice)
-    labels = _files_by_stem(label_dir, label_ext, advice)
-    for ours, theirs, words in (
-        (images, labels, f"pictures in {image_dir} have no labels in {label_dir}"),
-        (labels, images, f"label maps in {label_dir} have no picture in {image_dir}"),
+    label_advice = label_advice or advice
+    labels = _files_by_stem(label_dir, label_ext, label_advice)
+    for ours, theirs, words, to_do in (
+        (images, labels, f"pictures in {image_dir} have no labels in {label_dir}", label_advice),
+        (labels, images, f"label maps in {label_dir} have no picture in {image_dir}", advice),
     ):
         alone = sorted(ours.keys() - theirs.keys())
         if alone:
             raise FileNotFoundError(
-                f"{len(alone)} of {len(ours)} {words} (the first: {ours[alone[0]]}); {advice}"
+                f"{len(alone)} of {len(ours)} {words} (the first: {ours[alone[0]]}); {to_do}"
             )
     return [
         {"file_name": images[stem], "sem_seg_file_name": labels[stem]} for stem in sorted(images)

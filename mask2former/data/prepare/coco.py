@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from panopticapi.utils import rgb2id
 from PIL import Image
 
 from mask2former.data.datasets.coco import ALL_IDS, IGNORE_LABEL, STUFF_APART_IDS, THING_IDS
-from mask2former.data.files import atomic_file, for_each, is_whole_png, open_picture, read_json
+from mask2former.data.datasets.panoptic_json import read_panoptic_json
+from mask2former.data.files import atomic_file, for_each, is_whole_png, open_picture
 
 SPLITS = ("val2017", "train2017")
 AGAIN = "unpack panoptic_annotations_trainval2017.zip and the archives in it again"
@@ -90,13 +90,14 @@ def _prepare(
     for split in there:
         target = root / f"panoptic_{kind}_{split}"
         target.mkdir(exist_ok=True)
+        annotations, _ = read_panoptic_json(jsons[split], AGAIN)
         jobs = [
             (
                 root / f"panoptic_{split}" / entry["file_name"],
                 target / entry["file_name"],
                 {segment["id"]: segment["category_id"] for segment in entry["segments_info"]},
             )
-            for entry in _read_entries(jsons[split])
+            for entry in annotations
         ]
         for_each(
             partial(write_label_map, class_ids=class_ids),
@@ -106,10 +107,3 @@ def _prepare(
             num_workers=num_workers,
             show_progress=show_progress,
         )
-
-
-def _read_entries(panoptic_json: Path) -> list[dict[str, Any]]:
-    content = read_json(panoptic_json, AGAIN)
-    if not isinstance(content, dict) or not content.get("annotations"):
-        raise ValueError(f"{panoptic_json}: no annotations in it; {AGAIN}")
-    return content["annotations"]
