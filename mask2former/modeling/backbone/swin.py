@@ -123,7 +123,6 @@ class D2SwinTransformer(Backbone):
         for index, (name, dim) in enumerate(zip(self.stage_names, stage_dims)):
             if name in out_features:
                 self.add_module(f"norm{index}", nn.LayerNorm(dim))
-        self.apply(_initialize)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict:
@@ -193,10 +192,3 @@ def _check(
         raise ValueError(
             f"MODEL.SWIN.OUT_FEATURES={list(out_features)}; set it to some of {', '.join(names)}"
         )
-
-
-def _initialize(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)  # as Swin was trained
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
