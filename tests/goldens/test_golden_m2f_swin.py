@@ -12,7 +12,6 @@ class TestAde20kSwin(GoldenModel):
     num_classes = 150
     config = "ade20k/semantic-segmentation/swin/maskformer2_swin_tiny_bs16_160k.yaml"
     is_forward_random = True  # stochastic depth
-    num_seeds = 8  # takes a second each
     class_stride = 8
 
     def test_optimizer(self, model):
