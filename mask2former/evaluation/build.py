@@ -3,6 +3,8 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Optional
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -18,6 +20,7 @@ from mask2former.evaluation.cityscapes import CityscapesSemSegEvaluator
 from mask2former.evaluation.cityscapes_instances import CityscapesInstanceEvaluator
 from mask2former.evaluation.instances import InstanceSegEvaluator
 from mask2former.evaluation.panoptic import PanopticEvaluator
+from mask2former.evaluation.panoptic_truth import ThingEvaluator, label_maps_of_segments
 
 logger = logging.getLogger(__name__)
 
@@ -43,16 +46,26 @@ class ScoresOnlyEvaluator(SemSegEvaluator):
         return []
 
 
-def _sem_seg(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
+def _sem_seg(cfg: CfgNode, name: str, folder: str, **options: Any) -> DatasetEvaluator:
     metadata = MetadataCatalog.get(name)
     ids = metadata.get("stuff_dataset_id_to_contiguous_id")
     if ids is None or set(ids.values()) >= set(range(len(metadata.stuff_classes))):
-        return SemSegEvaluator(name, output_dir=folder)
-    return ScoresOnlyEvaluator(name)
+        return SemSegEvaluator(name, output_dir=folder, **options)
+    return ScoresOnlyEvaluator(name, **options)
 
 
-def _instances(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
-    return InstanceSegEvaluator(
+def _sem_seg_of_segments(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
+    with label_maps_of_segments(name) as (other, load):
+        return _sem_seg(cfg, other, folder, sem_seg_loading_fn=load)
+
+
+def _instances(
+    cfg: CfgNode,
+    name: str,
+    folder: str,
+    evaluator: type[InstanceSegEvaluator] = InstanceSegEvaluator,
+) -> DatasetEvaluator:
+    return evaluator(
         name,
         tasks=("bbox", "segm"),
         output_dir=folder,
@@ -70,12 +83,13 @@ class Measure:
     make: Callable[[CfgNode, str, str], DatasetEvaluator]  # of a config, dataset name and folder
     metadata: tuple[str, ...] = ()  # keys that have to be there
     files: tuple[str, ...] = ()  # keys that have to be there, and the files or folders they name
-    needs_label_maps: bool = False  # "sem_seg_file_name" in the dataset's dicts
+    of_each: str = ""  # key of the dataset's dicts that has to be there, and the file it names
+    otherwise: Optional["Measure"] = None  # where something is missing
     is_optional: bool = False  # left out where something is missing; else that is an error
 
 
 SEM_SEG = Measure(
-    "mIoU", "sem_seg", _sem_seg, ("stuff_classes", "ignore_label"), needs_label_maps=True
+    "mIoU", "sem_seg", _sem_seg, ("stuff_classes", "ignore_label"), of_each="sem_seg_file_name"
 )
 INSTANCES = Measure("AP", "instances", _instances)
 PANOPTIC = Measure(
@@ -85,10 +99,20 @@ PANOPTIC = Measure(
     ("thing_dataset_id_to_contiguous_id", "stuff_dataset_id_to_contiguous_id"),
     ("panoptic_json", "panoptic_root"),
 )
+SEM_SEG_OF_SEGMENTS = replace(
+    SEM_SEG, make=_sem_seg_of_segments, of_each="pan_seg_file_name", is_optional=True
+)
+INSTANCES_OF_SEGMENTS = replace(
+    INSTANCES,
+    make=partial(_instances, evaluator=ThingEvaluator),
+    metadata=("thing_dataset_id_to_contiguous_id", "stuff_classes"),
+    of_each="pan_seg_file_name",
+    is_optional=True,
+)
 _PANOPTIC_AND_MORE = (
     PANOPTIC,
-    replace(INSTANCES, files=("json_file",), is_optional=True),
-    replace(SEM_SEG, is_optional=True),
+    replace(INSTANCES, files=("json_file",), otherwise=INSTANCES_OF_SEGMENTS),
+    replace(SEM_SEG, otherwise=SEM_SEG_OF_SEGMENTS),
 )
 CITYSCAPES_SEM_SEG = Measure(
     "IoU", "sem_seg", lambda cfg, name, folder: CityscapesSemSegEvaluator(name), files=("gt_dir",)
@@ -119,7 +143,8 @@ EVALUATORS: dict[str, tuple[Measure, ...]] = {
 def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str) -> DatasetEvaluator:
     """The evaluators of a dataset for the outputs that a config switches on, as one.
 
-    What a panoptic dataset has no ground truth for, AP or mIoU, is left out, which the log says.
+    AP and mIoU of a panoptic dataset that has no files for them are measured on its segments, or
+    left out if it has no things. The log says so.
 
     Args:
         output_dir: where they may write.
@@ -141,6 +166,11 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str) -> Dataset
         if measure.output not in outputs:
             continue
         problem = _what_is_missing(measure, dataset_name)
+        if problem is not None and measure.otherwise is not None:
+            reason, measure = problem, measure.otherwise
+            problem = _what_is_missing(measure, dataset_name)
+            if problem is None:
+                logger.info("%s is measured on the panoptic segments (%s)", measure.name, reason)
         if problem is None:
             evaluators.append(measure.make(cfg, dataset_name, output_dir))
         elif measure.is_optional:
@@ -171,15 +201,19 @@ def _what_is_missing(measure: Measure, dataset_name: str) -> Exception | None:
             return ValueError(
                 f"{dataset_name}: its metadata have no {key}, which {measure.name} needs; set it"
             )
+    if measure.output == "instances" and metadata.get("thing_dataset_id_to_contiguous_id") == {}:
+        return ValueError(
+            f"{dataset_name}: none of its classes is a thing, which {measure.name} is about"
+        )
     paths = [(key, metadata.get(key)) for key in measure.files]
-    if measure.needs_label_maps:
+    if measure.of_each:
         first = next(iter(DatasetCatalog.get(dataset_name)), {})
-        if "sem_seg_file_name" not in first:
+        if measure.of_each not in first:
             return ValueError(
-                f"{dataset_name}: its dicts have no sem_seg_file_name, which {measure.name} needs; "
-                "give them label maps"
+                f"{dataset_name}: its dicts have no {measure.of_each}, which {measure.name} needs; "
+                "give them these files"
             )
-        paths.append(("sem_seg_file_name", first["sem_seg_file_name"]))
+        paths.append((measure.of_each, first[measure.of_each]))
     for key, path in paths:
         if not PathManager.exists(path):
             return FileNotFoundError(

@@ -1,18 +1,25 @@
 """Average precision of the thing classes, of instance and of panoptic models."""
 
+import contextlib
+import json
 import logging
-from collections.abc import Sequence
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import pycocotools.mask
 import torch
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
+from detectron2.data.datasets.coco import convert_to_coco_dict
 from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Instances
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
 
 from mask2former.evaluation.boundary import boundary_average_precision
+from mask2former.evaluation.stand_in import stand_in
 
 logger = logging.getLogger(__name__)
 
@@ -24,9 +31,13 @@ class InstanceSegEvaluator(COCOEvaluator):
     stuff, only those count that the metadata's `thing_dataset_id_to_contiguous_id` has. An image
     that was predicted twice, by two processes or one, counts once.
 
+    Where the metadata name no JSON, the annotations in the dataset's dicts are the ground truth;
+    COCOEvaluator would keep them in a file, and take this for those of a dataset that has changed.
+
     Args:
         dataset_name, options: see COCOEvaluator.
         boundary: also report AP by Boundary IoU, as "boundary".
+        truth: what a JSON in COCO's format holds, in place of the dataset's.
 
     Raises:
         FileNotFoundError: the dataset's JSON is not there.
@@ -34,20 +45,28 @@ class InstanceSegEvaluator(COCOEvaluator):
     """
 
     def __init__(
-        self, dataset_name: str, *args: Any, boundary: bool = False, **options: Any
+        self,
+        dataset_name: str,
+        *args: Any,
+        boundary: bool = False,
+        truth: dict | None = None,
+        **options: Any,
     ) -> None:
         self._dataset = MetadataCatalog.get(dataset_name)
         json_file = self._dataset.get("json_file")
-        if json_file is not None and not PathManager.isfile(json_file):
+        if truth is None and json_file is None:
+            truth = _truth_of_dicts(dataset_name)
+        if truth is None and not PathManager.isfile(json_file):
             raise FileNotFoundError(
                 f"{json_file}: no such file, but {dataset_name} has its annotations there; "
                 "put it there or prepare the dataset"
             )
-        super().__init__(dataset_name, *args, **options)
+        with _with_json(dataset_name, truth) as name:
+            super().__init__(name, *args, **options)
         self._with_boundary = boundary
         if not self._coco_api.dataset.get("categories"):
             raise ValueError(
-                f"{self._dataset.json_file}: no categories in it; list the id and name of each"
+                f"{json_file or dataset_name}: no categories in it; list the id and name of each"
             )
 
     def reset(self) -> None:
@@ -96,3 +115,35 @@ class InstanceSegEvaluator(COCOEvaluator):
         metrics = boundary_average_precision(self._coco_api, results, img_ids)
         logger.info("boundary in percent:\n%s", create_small_table(metrics))
         return {"boundary": metrics}
+
+
+def _truth_of_dicts(dataset_name: str) -> dict:
+    """A dataset in COCO's format; boxes, areas and crowds as its dicts have them."""
+    samples = [
+        {**sample, "annotations": [_compressed(a) for a in sample["annotations"]]}
+        for sample in DatasetCatalog.get(dataset_name)
+    ]
+    with stand_in(dataset_name, samples) as name:
+        return convert_to_coco_dict(name)
+
+
+def _compressed(annotation: dict) -> dict:
+    """Run lengths as pycocotools wants them for an area."""
+    mask = annotation["segmentation"]
+    if isinstance(mask, dict) and isinstance(mask["counts"], list):
+        mask = pycocotools.mask.frPyObjects(mask, *mask["size"])
+    return {**annotation, "segmentation": mask}
+
+
+@contextlib.contextmanager
+def _with_json(dataset_name: str, truth: dict | None) -> Iterator[str]:
+    """Yields the name of a dataset whose json_file holds `truth`; None: that of the dataset."""
+    if truth is None:
+        yield dataset_name
+        return
+    with tempfile.TemporaryDirectory(prefix="coco_truth") as folder:
+        path = os.path.join(folder, "truth.json")
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(truth, file)
+        with stand_in(dataset_name, json_file=path) as name:
+            yield name

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from detectron2.data import MetadataCatalog
 
 from mask2former import device as devices
 from mask2former.config import load_config
@@ -105,9 +106,10 @@ def test_images_for_testing_without_labels(refused, own_datasets, words):
     assert "gtFine/val" in sentence and "prepare_cityscapes.py" in sentence
 
 
-def test_no_evaluator_for_what_is_to_be_tested(refused):
-    sentence = refused("DATASETS.TEST", "('mini_cityscapes_fine_panoptic_val',)")
-    assert "no evaluator for evaluator_type 'cityscapes_panoptic_seg'" in sentence
+def test_no_evaluator_for_what_is_to_be_tested(refused, own_datasets, monkeypatch):
+    metadata = MetadataCatalog.get("mini_cityscapes_fine_sem_seg_val")
+    monkeypatch.setitem(vars(metadata), "evaluator_type", "lvis")
+    assert "sem_seg_val: no evaluator for evaluator_type 'lvis'" in refused()
 
 
 def test_label_outside_the_classes(refused, own_datasets):

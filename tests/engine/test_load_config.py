@@ -261,3 +261,13 @@ def test_number_of_classes_of_each_kind_of_dataset(name):
     validate_config(load_config(CONFIG, [*opts, str(number)]))
     with pytest.raises(ValueError, match=f"but {name} has {number} classes; set it to {number}"):
         validate_config(load_config(CONFIG, [*opts, str(number + 1)]))
+
+
+@pytest.mark.parametrize("number", [80, 133])
+def test_things_and_stuff_that_are_numbered_apart(number):
+    name = "coco_2017_val_panoptic_separated"
+    cfg = load_config(
+        CONFIG, ["DATASETS.TEST", name, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", str(number)]
+    )
+    with pytest.raises(ValueError, match=f"{name} numbers things and stuff apart, .* PanopticFPN"):
+        validate_config(cfg, eval_only=True)

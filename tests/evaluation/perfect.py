@@ -17,8 +17,14 @@ def read(path):
 
 def semantic(sample, metadata):
     """Scores (K,H,W); class 0 where the ground truth is ignored."""
-    labels = read(sample["sem_seg_file_name"])
-    labels[labels == metadata.ignore_label] = 0
+    if "sem_seg_file_name" in sample:
+        labels = read(sample["sem_seg_file_name"])
+        labels[labels == metadata.ignore_label] = 0
+    else:
+        ids = rgb2id(np.asarray(Image.open(sample["pan_seg_file_name"])))
+        labels = np.zeros(ids.shape, np.int64)
+        for segment in sample["segments_info"]:
+            labels[ids == segment["id"]] = segment["category_id"]
     classes = np.arange(len(metadata.stuff_classes))[:, None, None]
     return torch.from_numpy((labels == classes).astype(np.float32))
 
