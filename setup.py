@@ -52,7 +52,7 @@ setup(
         "termcolor",
     ],
     extras_require={
-        "test": ["pytest", "hypothesis", "ruff", "h5py"],
+        "test": ["pytest", "hypothesis", "ruff", "h5py", "torchmetrics"],
         "coco-stuff": ["h5py"],  # its annotations of version 1.0 are HDF5 files
         "detectron2": ["detectron2 @ git+https://github.com/facebookresearch/detectron2"],
     },
