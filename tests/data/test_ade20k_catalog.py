@@ -1,7 +1,6 @@
 """ADE20K and Mapillary Vistas in the catalogs: metadata as their official code has it."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -15,13 +14,6 @@ from mask2former.data.datasets.ade20k_full import CLASSES as FULL_CLASSES
 FACTS = json.loads(
     (Path(__file__).parents[1] / "goldens" / "ade20k_mapillary_metadata.json").read_text()
 )
-
-
-@pytest.fixture
-def default_root():
-    register_all("datasets")
-    yield
-    register_all(os.getenv("DETECTRON2_DATASETS", "datasets"))
 
 
 @pytest.mark.parametrize("name", sorted(FACTS))

@@ -1,12 +1,10 @@
 """Preparing ADE20K with 847 classes: sizes, ids of 16 bit, kills, and what is broken."""
 
-import multiprocessing
-import os
-import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
+from killed_runs import run_until_killed
 from PIL import Image
 
 from mask2former.data.datasets.ade20k_full import CLASSES
@@ -76,27 +74,10 @@ def test_a_grey_picture_stays_grey(root):
     assert made.mode == "L" and made.size == (512, 1023)
 
 
-def _killed_at_the_second(root: Path) -> None:
-    real, count = full_prepare.write_smaller, 0
-
-    def step(*args, **kwargs):
-        nonlocal count
-        if count:
-            os.kill(os.getpid(), signal.SIGKILL)
-        count += 1
-        return real(*args, **kwargs)
-
-    full_prepare.write_smaller = step
-    prepare_ade20k_full(root, show_progress=False)
-
-
 def test_a_killed_run_goes_on_where_it_was(root):
-    process = multiprocessing.get_context("fork").Process(
-        target=_killed_at_the_second, args=(root,)
+    run_until_killed(
+        lambda: prepare_ade20k_full(root, show_progress=False), full_prepare, "write_smaller", 1
     )
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
     before = _files(root)
     assert len(before) == 2
     prepare_ade20k_full(root, show_progress=False)

@@ -1,9 +1,6 @@
 """Preparing ADE20K: hand-made pictures with known answers, kills, and what is broken."""
 
 import json
-import multiprocessing
-import os
-import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pycocotools.mask
 import pytest
+from killed_runs import run_until_killed
 from PIL import Image
 
 from mask2former.data.datasets.ade20k import CLASSES
@@ -222,21 +220,6 @@ def test_more_pictures_than_before_are_added(root):
     assert [len(entry["segments_info"]) for entry in content["annotations"]] == [0, 1]
 
 
-def _killed_after(prepare: Callable, root: Path, function: str, calls: int) -> None:
-    """In a process of its own: kill it at the given call of one of the steps."""
-    real, count = getattr(ade20k_prepare, function), 0
-
-    def step(*args, **kwargs):
-        nonlocal count
-        if count == calls:
-            os.kill(os.getpid(), signal.SIGKILL)
-        count += 1
-        return real(*args, **kwargs)
-
-    setattr(ade20k_prepare, function, step)
-    prepare(root, show_progress=False)
-
-
 @pytest.mark.parametrize(
     ("prepare", "function", "whole", "in_the_end"),
     [
@@ -246,12 +229,7 @@ def _killed_after(prepare: Callable, root: Path, function: str, calls: int) -> N
     ],
 )
 def test_a_killed_run_goes_on_where_it_was(root, prepare, function, whole, in_the_end):
-    process = multiprocessing.get_context("fork").Process(
-        target=_killed_after, args=(prepare, root, function, 1)
-    )
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+    run_until_killed(lambda: prepare(root, show_progress=False), ade20k_prepare, function, 1)
     before = _outputs(root)
     assert len(before) == whole
     prepare(root, show_progress=False)

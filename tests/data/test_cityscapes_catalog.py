@@ -1,7 +1,6 @@
 """The catalog entries: metadata as detectron2 has it, dicts that agree with the files."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +15,6 @@ from mask2former.data.datasets import register_all_cityscapes
 from mask2former.data.datasets.cityscapes import CLASSES
 
 FACTS = json.loads((Path(__file__).parents[1] / "goldens" / "cityscapes_metadata.json").read_text())
-
-
-@pytest.fixture
-def default_root():
-    register_all_cityscapes("datasets")
-    yield
-    register_all_cityscapes(os.getenv("DETECTRON2_DATASETS", "datasets"))
 
 
 def _expected(task: str, split: str, directory: str) -> dict:

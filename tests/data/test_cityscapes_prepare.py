@@ -3,16 +3,14 @@
 import contextlib
 import io
 import json
-import multiprocessing
-import os
 import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cityscapesscripts.preparation.createPanopticImgs import convert2panoptic
 from cityscapesscripts.preparation.json2labelImg import json2labelImg
+from killed_runs import run_until_killed
 from PIL import Image
 
 from mask2former.data.prepare import cityscapes as cityscapes_prepare
@@ -76,31 +74,13 @@ def test_a_second_run_writes_nothing(raw):
     assert _outputs(raw) == before
 
 
-def _killed_after(root: Path, function: str, calls: int) -> None:
-    """In a process of its own: kill it at the given call of one of the steps."""
-    real, count = getattr(cityscapes_prepare, function), 0
-
-    def step(*args, **kwargs):
-        nonlocal count
-        if count == calls:
-            os.kill(os.getpid(), signal.SIGKILL)
-        count += 1
-        return real(*args, **kwargs)
-
-    setattr(cityscapes_prepare, function, step)
-    prepare_cityscapes(root, show_progress=False)
-
-
 @pytest.mark.parametrize(
     ("function", "calls", "whole"), [("write_train_ids", 4, 4), ("panoptic_entry", 7, 21)]
 )
 def test_a_killed_run_goes_on_where_it_was(raw, function, calls, whole):
-    process = multiprocessing.get_context("fork").Process(
-        target=_killed_after, args=(raw, function, calls)
+    run_until_killed(
+        lambda: prepare_cityscapes(raw, show_progress=False), cityscapes_prepare, function, calls
     )
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
     before = _outputs(raw)
     assert len(before) == whole  # 13 label maps, 6 + 1 panoptic pictures, the JSON of train
     prepare_cityscapes(raw, show_progress=False)

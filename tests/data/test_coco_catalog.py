@@ -23,13 +23,6 @@ COUNTS = {"train": 5, "val": 3, "test": 3, "test-dev": 3}
 
 
 @pytest.fixture
-def default_root():
-    register_all("datasets")
-    yield
-    register_all(os.getenv("DETECTRON2_DATASETS", "datasets"))
-
-
-@pytest.fixture
 def coco_root(mini_coco_root, default_root):
     register_all(str(mini_coco_root))
     return mini_coco_root / "coco"

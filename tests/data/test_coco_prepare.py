@@ -1,16 +1,14 @@
 """COCO's label maps say what its segments say; a run survives a kill and names what is broken."""
 
 import json
-import multiprocessing
-import os
 import shutil
-import signal
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import scipy.io
+from killed_runs import run_until_killed
 from panopticapi.utils import id2rgb
 from PIL import Image
 
@@ -111,21 +109,6 @@ def test_a_second_run_writes_nothing(raw):
     assert _outputs(raw) == before
 
 
-def _killed_after(root: Path, module, function: str, calls: int) -> None:
-    """In a process of its own: kill it at the given call of one of the steps."""
-    real, count = getattr(module, function), 0
-
-    def step(*args, **kwargs):
-        nonlocal count
-        if count == calls:
-            os.kill(os.getpid(), signal.SIGKILL)
-        count += 1
-        return real(*args, **kwargs)
-
-    setattr(module, function, step)
-    _prepare_all(root)
-
-
 @pytest.mark.parametrize(
     ("module", "function", "calls", "whole"),
     [
@@ -135,12 +118,7 @@ def _killed_after(root: Path, module, function: str, calls: int) -> None:
     ],
 )
 def test_a_killed_run_goes_on_where_it_was(raw, module, function, calls, whole):
-    process = multiprocessing.get_context("fork").Process(
-        target=_killed_after, args=(raw, module, function, calls)
-    )
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+    run_until_killed(lambda: _prepare_all(raw), module, function, calls)
     before = _outputs(raw)
     assert len(before) == whole
     _prepare_all(raw)

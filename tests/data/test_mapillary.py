@@ -1,7 +1,6 @@
 """Mapillary Vistas: a drawn one in the download's layout, and files of another version."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -27,20 +26,18 @@ def _once(tmp_path_factory):
 
 
 @pytest.fixture
-def root(_once):
+def root(_once, default_root):
     """Not to be written to."""
     register_all(str(_once))
-    yield _once
-    register_all(os.getenv("DETECTRON2_DATASETS", "datasets"))
+    return _once
 
 
 @pytest.fixture
-def validation(_once, tmp_path):
+def validation(_once, default_root, tmp_path):
     """mapillary_vistas/validation of a copy that a test may spoil."""
     shutil.copytree(_once, tmp_path / "own")
     register_all(str(tmp_path / "own"))
-    yield tmp_path / "own/mapillary_vistas/validation"
-    register_all(os.getenv("DETECTRON2_DATASETS", "datasets"))
+    return tmp_path / "own/mapillary_vistas/validation"
 
 
 def _load_error(task: str) -> str:

@@ -1,6 +1,5 @@
 """The drawn ADE20K: every catalog name loads from it, its files agree, it is whole or not there."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +26,9 @@ def _once(tmp_path_factory):
 
 
 @pytest.fixture
-def root(_once):
+def root(_once, default_root):
     register_all(str(_once))
-    yield _once
-    register_all(os.getenv("DETECTRON2_DATASETS", "datasets"))
+    return _once
 
 
 def _pixels(path: str) -> np.ndarray:
