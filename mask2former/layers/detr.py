@@ -1,5 +1,7 @@
 """DETR's transformer, which MaskFormer takes over (DETR, app. A.3 and fig. 10).
 
+Deformable DETR's encoder has the same layers, with another attention.
+
 B batch, S pixels of the feature map, Q queries, C channels. Parameter names are the official ones.
 """
 
@@ -9,42 +11,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mask2former.layers.position_encoding import sine_position_encoding
-from mask2former.layers.transformer import MultiheadAttention
+from mask2former.layers.transformer import MultiheadAttention, feed_forward_layers, residual
 
 
-def pixels_and_positions(feature: Tensor) -> tuple[Tensor, Tensor]:
-    """A feature map as the layers take it: (B,C,H,W) -> (B,S,C), (S,C)"""
-    position = sine_position_encoding(*feature.shape[-2:], feature.shape[1], feature.device)
-    return feature.flatten(2).transpose(1, 2), position.flatten(1).T
-
-
-class _Layer(nn.Module):
-    """What layers of the encoder and of the decoder share: their steps and the first and last."""
+class Layer(nn.Module):
+    """What all layers share: attention among themselves, a feed-forward network, the steps."""
 
     def __init__(
-        self, dim: int, num_heads: int, feedforward_dim: int, dropout: float, pre_norm: bool
+        self,
+        attention: nn.Module,
+        dim: int,
+        feedforward_dim: int,
+        dropout: float,
+        pre_norm: bool = False,
     ):
         """
         Args:
-            dropout: of each step's result, of the attention weights and of the hidden layer.
+            dropout: of each step's result and of the hidden layer.
             pre_norm: normalise before each step; else after its sum.
         """
         super().__init__()
-        self.self_attn = MultiheadAttention(dim, num_heads, dropout)
-        self.linear1 = nn.Linear(dim, feedforward_dim)
-        self.linear2 = nn.Linear(feedforward_dim, dim)
+        self.self_attn = attention
+        self.linear1, self.linear2 = feed_forward_layers(dim, feedforward_dim)
         self.norm1 = nn.LayerNorm(dim)
         self.norm2 = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
         self.pre_norm = pre_norm
-        nn.init.xavier_uniform_(self.linear1.weight)
-        nn.init.xavier_uniform_(self.linear2.weight)
 
     def step(self, x: Tensor, norm: nn.Module, f: Callable[[Tensor], Tensor]) -> Tensor:
-        if self.pre_norm:
-            return x + self.dropout(f(norm(x)))
-        return norm(x + self.dropout(f(x)))
+        return residual(x, lambda x: self.dropout(f(x)), norm, self.pre_norm)
 
     def attend(self, x: Tensor, position: Tensor) -> Tensor:
         positioned = x + position
@@ -54,7 +49,7 @@ class _Layer(nn.Module):
         return self.linear2(self.dropout(F.relu(self.linear1(x))))
 
 
-class EncoderLayer(_Layer):
+class EncoderLayer(Layer):
     """Pixels look at each other, then each is transformed by itself."""
 
     def forward(self, feature: Tensor, position: Tensor) -> Tensor:
@@ -63,14 +58,20 @@ class EncoderLayer(_Layer):
         return self.step(feature, self.norm2, self.feed_forward)
 
 
-class DecoderLayer(_Layer):
+class DecoderLayer(Layer):
     """Queries look at each other, then at the pixels; then each is transformed by itself."""
 
     def __init__(
-        self, dim: int, num_heads: int, feedforward_dim: int, dropout: float, pre_norm: bool
+        self,
+        attention: nn.Module,
+        cross_attention: nn.Module,
+        dim: int,
+        feedforward_dim: int,
+        dropout: float,
+        pre_norm: bool,
     ):
-        super().__init__(dim, num_heads, feedforward_dim, dropout, pre_norm)
-        self.multihead_attn = MultiheadAttention(dim, num_heads, dropout)
+        super().__init__(attention, dim, feedforward_dim, dropout, pre_norm)
+        self.multihead_attn = cross_attention
         self.norm3 = nn.LayerNorm(dim)
 
     def forward(
@@ -99,7 +100,13 @@ class Encoder(nn.Module):
     ):
         super().__init__()
         self.layers = nn.ModuleList(
-            EncoderLayer(dim, num_heads, feedforward_dim, dropout, pre_norm)
+            EncoderLayer(
+                MultiheadAttention(dim, num_heads, dropout),
+                dim,
+                feedforward_dim,
+                dropout,
+                pre_norm,
+            )
             for _ in range(num_layers)
         )
         self.norm = nn.LayerNorm(dim) if pre_norm else nn.Identity()
@@ -125,7 +132,14 @@ class Decoder(nn.Module):
     ):
         super().__init__()
         self.layers = nn.ModuleList(
-            DecoderLayer(dim, num_heads, feedforward_dim, dropout, pre_norm)
+            DecoderLayer(
+                MultiheadAttention(dim, num_heads, dropout),
+                MultiheadAttention(dim, num_heads, dropout),
+                dim,
+                feedforward_dim,
+                dropout,
+                pre_norm,
+            )
             for _ in range(num_layers)
         )
         self.norm = nn.LayerNorm(dim)

@@ -1,6 +1,6 @@
 """Sine position encoding of a feature map.
 
-C channels, H W the map's grid.
+B batch, C channels, H W the map's grid, S = H * W its pixels.
 """
 
 import math
@@ -41,3 +41,9 @@ def sine_position_encoding(
     y = encode(height)[:, :, None].expand(-1, -1, width)
     x = encode(width)[:, None, :].expand(-1, height, -1)
     return torch.cat((y, x))
+
+
+def pixels_and_positions(feature: Tensor) -> tuple[Tensor, Tensor]:
+    """A feature map as attention takes it, and where each pixel is: (B,C,H,W) -> (B,S,C), (S,C)"""
+    position = sine_position_encoding(*feature.shape[-2:], feature.shape[1], feature.device)
+    return feature.flatten(2).transpose(1, 2), position.flatten(1).T

@@ -1,4 +1,4 @@
-"""The blocks of the transformer decoder.
+"""What transformers are made of, and the layers of Mask2Former's decoder.
 
 B batch, Q queries, K keys, C channels. Parameter names are those of torch.nn.MultiheadAttention
 and of the official layers, so that official checkpoints load.
@@ -56,16 +56,27 @@ class MultiheadAttention(nn.Module):
         return self.out_proj(attended.transpose(1, 2).flatten(2))
 
 
-class _ResidualBlock(nn.Module):
+def residual(x: Tensor, f: Callable[[Tensor], Tensor], norm: nn.Module, pre_norm: bool) -> Tensor:
     """x + f(x), normalised after the sum or, with `pre_norm`, before f."""
+    return x + f(norm(x)) if pre_norm else norm(x + f(x))
 
+
+def feed_forward_layers(dim: int, hidden_dim: int) -> tuple[nn.Linear, nn.Linear]:
+    """To the hidden channels and back, initialised as in DETR."""
+    layers = nn.Linear(dim, hidden_dim), nn.Linear(hidden_dim, dim)
+    for layer in layers:
+        nn.init.xavier_uniform_(layer.weight)
+    return layers
+
+
+class _ResidualBlock(nn.Module):
     def __init__(self, dim: int, pre_norm: bool):
         super().__init__()
         self.norm = nn.LayerNorm(dim)
         self.pre_norm = pre_norm
 
     def residual(self, x: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
-        return x + f(self.norm(x)) if self.pre_norm else self.norm(x + f(x))
+        return residual(x, f, self.norm, self.pre_norm)
 
 
 class CrossAttentionLayer(_ResidualBlock):
@@ -113,10 +124,7 @@ class FFNLayer(_ResidualBlock):
 
     def __init__(self, dim: int, hidden_dim: int, pre_norm: bool):
         super().__init__(dim, pre_norm)
-        self.linear1 = nn.Linear(dim, hidden_dim)
-        self.linear2 = nn.Linear(hidden_dim, dim)
-        nn.init.xavier_uniform_(self.linear1.weight)
-        nn.init.xavier_uniform_(self.linear2.weight)
+        self.linear1, self.linear2 = feed_forward_layers(dim, hidden_dim)
 
     def forward(self, query: Tensor) -> Tensor:
         """Shapes: (B,Q,C) -> (B,Q,C)"""

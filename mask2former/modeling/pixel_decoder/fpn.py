@@ -13,7 +13,8 @@ from fvcore.nn.weight_init import c2_xavier_fill
 from torch import Tensor, nn
 
 from mask2former.layers.checkpointing import recompute_in_backward
-from mask2former.layers.detr import Encoder, pixels_and_positions
+from mask2former.layers.detr import Encoder
+from mask2former.layers.position_encoding import pixels_and_positions
 
 NUM_OUTPUT_LEVELS = 3  # what Mask2Former's transformer decoder takes
 

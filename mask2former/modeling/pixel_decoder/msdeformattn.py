@@ -16,25 +16,15 @@ from torch import Tensor, nn
 
 from mask2former.device import full_precision
 from mask2former.layers.checkpointing import recompute_in_backward
+from mask2former.layers.detr import Layer
 from mask2former.layers.ms_deform_attn import MSDeformAttn
-from mask2former.layers.position_encoding import sine_position_encoding
+from mask2former.layers.position_encoding import pixels_and_positions
 
 NUM_OUTPUT_LEVELS = 3  # what the transformer decoder takes (paper, sec. 3.2.2)
 
 
-class DeformableEncoderLayer(nn.Module):
+class DeformableEncoderLayer(Layer):
     """Deformable self-attention, then a feed-forward network, each normalised after its sum."""
-
-    def __init__(self, attention: MSDeformAttn, dim: int, feedforward_dim: int, dropout: float):
-        super().__init__()
-        self.self_attn = attention
-        self.norm1 = nn.LayerNorm(dim)
-        self.linear1 = nn.Linear(dim, feedforward_dim)
-        self.linear2 = nn.Linear(feedforward_dim, dim)
-        self.norm2 = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
-        nn.init.xavier_uniform_(self.linear1.weight)
-        nn.init.xavier_uniform_(self.linear2.weight)
 
     def forward(
         self,
@@ -44,10 +34,12 @@ class DeformableEncoderLayer(nn.Module):
         spatial_shapes: Sequence[tuple[int, int]],
     ) -> Tensor:
         """Shapes: (B,S,C), (S,C), (S,2), L x (H,W) -> (B,S,C)"""
-        attended = self.self_attn(feature + position, reference_points, feature, spatial_shapes)
-        feature = self.norm1(feature + self.dropout(attended))
-        hidden = self.dropout(F.relu(self.linear1(feature)))
-        return self.norm2(feature + self.dropout(self.linear2(hidden)))
+
+        def attend(x: Tensor) -> Tensor:
+            return self.self_attn(x + position, reference_points, x, spatial_shapes)
+
+        feature = self.step(feature, self.norm1, attend)
+        return self.step(feature, self.norm2, self.feed_forward)
 
 
 class DeformableEncoder(nn.Module):
@@ -61,13 +53,9 @@ class DeformableEncoder(nn.Module):
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """Shapes: L x (B,C,H,W) -> L x (B,C,H,W)"""
         spatial_shapes = [tuple(level.shape[-2:]) for level in levels]
-        feature = torch.cat([level.flatten(2) for level in levels], dim=2).transpose(1, 2)
-        position = torch.cat(
-            [
-                sine_position_encoding(*size, level.shape[1], level.device).flatten(1).T + embedding
-                for level, size, embedding in zip(levels, spatial_shapes, self.level_embed)
-            ]
-        )
+        pixels, positions = zip(*(pixels_and_positions(level) for level in levels))
+        feature = torch.cat(pixels, dim=1)
+        position = torch.cat([p + embedding for p, embedding in zip(positions, self.level_embed)])
         reference_points = torch.cat(
             [pixel_centers(*size, feature.device) for size in spatial_shapes]
         )

@@ -13,7 +13,7 @@ from fvcore.nn.weight_init import c2_xavier_fill
 from torch import Tensor, nn
 
 from mask2former.layers.checkpointing import recompute_in_backward
-from mask2former.layers.position_encoding import sine_position_encoding
+from mask2former.layers.position_encoding import pixels_and_positions
 from mask2former.layers.transformer import MLP, CrossAttentionLayer, FFNLayer, SelfAttentionLayer
 from mask2former.modeling.transformer_decoder.build import TRANSFORMER_DECODER_REGISTRY
 
@@ -132,17 +132,13 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             {"pred_logits": (B,Q,K+1), "pred_masks": (B,Q,H,W), "aux_outputs": [the same, ...]}
         """
         sizes = [tuple(feature.shape[-2:]) for feature in multi_scale_features]
-        levels = [
-            project(feature).flatten(2).transpose(1, 2) + embedding  # (B,h*w,C)
-            for project, feature, embedding in zip(
-                self.input_proj, multi_scale_features, self.level_embed.weight
+        pixels, positions = zip(
+            *(
+                pixels_and_positions(project(feature))
+                for project, feature in zip(self.input_proj, multi_scale_features)
             )
-        ]
-        hidden_dim = self.level_embed.embedding_dim
-        positions = [
-            sine_position_encoding(*size, hidden_dim, pixel_feature.device).flatten(1).T
-            for size in sizes
-        ]  # (h*w,C)
+        )
+        levels = [p + level for p, level in zip(pixels, self.level_embed.weight)]  # (B,h*w,C)
         query_position = self.query_embed.weight
         query = self.query_feat.weight.expand(pixel_feature.shape[0], -1, -1)
 

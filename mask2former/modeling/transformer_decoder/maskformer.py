@@ -11,7 +11,8 @@ from fvcore.nn.weight_init import c2_xavier_fill
 from torch import Tensor, nn
 
 from mask2former.layers.checkpointing import recompute_in_backward
-from mask2former.layers.detr import Decoder, Encoder, pixels_and_positions
+from mask2former.layers.detr import Decoder, Encoder
+from mask2former.layers.position_encoding import pixels_and_positions
 from mask2former.layers.transformer import MLP
 from mask2former.modeling.transformer_decoder.build import TRANSFORMER_DECODER_REGISTRY
 
