@@ -104,11 +104,11 @@ class SetCriterion(nn.Module):
         with full_precision(class_logits.device.type):
             class_logits = class_logits.float()
             labels = [t["labels"] for t in targets]
-            masks = [t["masks"].float() for t in targets]
+            all_labels = torch.cat(labels)  # (N,)
+            all_masks = torch.cat([t["masks"] for t in targets]).float()  # (N,H',W')
+            masks = all_masks.split([len(image_labels) for image_labels in labels])
             matches = self.matcher(class_logits, mask_logits, labels, masks, generators)
 
-            all_labels = torch.cat(labels)  # (N,)
-            all_masks = torch.cat(masks)  # (N,H',W')
             class_targets = torch.stack(
                 [self.class_targets(m, all_labels, class_logits.shape[1:3]) for m in matches]
             )  # (D,B,Q)
