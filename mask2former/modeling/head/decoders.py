@@ -21,7 +21,7 @@ class WithPixelDecoder(nn.Module):
 def transformer_in_channels(
     cfg: CfgNode, input_shape: dict[str, ShapeSpec], pixel_decoder: nn.Module
 ) -> int:
-    """Channels of what MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE names; see `look`.
+    """Channels of what MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE names; see `decoder_inputs`.
 
     Raises:
         ValueError: there is no such thing, or not with this pixel decoder.
@@ -53,10 +53,10 @@ def transformer_in_channels(
     return in_channels[in_feature]
 
 
-def look(
+def decoder_inputs(
     in_feature: str, features: dict[str, Tensor], pixel_decoder: nn.Module
 ) -> tuple[Tensor | list[Tensor], Tensor]:
-    """What the transformer decoder looks at, and the pixel feature that masks are read from.
+    """Run the pixel decoder: what the transformer decoder looks at, and what masks are read from.
 
     Args:
         in_feature: "multi_scale_pixel_decoder": the pixel decoder's three levels (Mask2Former);

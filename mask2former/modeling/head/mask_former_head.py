@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mask2former.modeling.head.decoders import (
     WithPixelDecoder,
-    look,
+    decoder_inputs,
     transformer_in_channels,
 )
 from mask2former.modeling.pixel_decoder.build import build_pixel_decoder
@@ -33,7 +33,7 @@ class MaskFormerHead(WithPixelDecoder):
         """
         Args:
             num_classes: K, without "no object".
-            transformer_in_feature: what the transformer decoder looks at; see `look`.
+            transformer_in_feature: what the transformer decoder looks at; see `decoder_inputs`.
         """
         super().__init__()
         self.num_classes = num_classes
@@ -54,5 +54,7 @@ class MaskFormerHead(WithPixelDecoder):
 
     def forward(self, features: dict[str, Tensor]) -> dict:
         """Shapes: {name: (B,*,*,*)} -> {"pred_logits": (B,Q,K+1), "pred_masks": (B,Q,H,W), ...}"""
-        feature, pixel_feature = look(self.transformer_in_feature, features, self.pixel_decoder)
+        feature, pixel_feature = decoder_inputs(
+            self.transformer_in_feature, features, self.pixel_decoder
+        )
         return self.predictor(feature, pixel_feature)

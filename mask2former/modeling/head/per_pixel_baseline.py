@@ -12,7 +12,11 @@ from fvcore.nn.weight_init import c2_msra_fill
 from torch import Tensor, nn
 
 from mask2former.device import full_precision
-from mask2former.modeling.head.decoders import WithPixelDecoder, look, transformer_in_channels
+from mask2former.modeling.head.decoders import (
+    WithPixelDecoder,
+    decoder_inputs,
+    transformer_in_channels,
+)
 from mask2former.modeling.pixel_decoder.build import build_pixel_decoder
 from mask2former.modeling.transformer_decoder.maskformer import StandardTransformerDecoder
 
@@ -119,7 +123,7 @@ class PerPixelBaselinePlusHead(PerPixelBaselineHead):
     ):
         """
         Args:
-            transformer_in_feature: what the transformer decoder looks at; see `look`.
+            transformer_in_feature: what the transformer decoder looks at; see `decoder_inputs`.
             arguments: see PerPixelBaselineHead.
         """
         super().__init__(input_shape, **arguments)
@@ -148,7 +152,9 @@ class PerPixelBaselinePlusHead(PerPixelBaselineHead):
         return StandardTransformerDecoder(cfg, in_channels, mask_classification=False)
 
     def predict(self, features: dict[str, Tensor]) -> list[Tensor]:
-        feature, pixel_feature = look(self.transformer_in_feature, features, self.pixel_decoder)
+        feature, pixel_feature = decoder_inputs(
+            self.transformer_in_feature, features, self.pixel_decoder
+        )
         outputs = self.predictor(feature, pixel_feature)
         return [layer["pred_masks"] for layer in (outputs, *outputs["aux_outputs"])]
 
