@@ -58,6 +58,16 @@ def draw(segmentation: Segmentation, height: int, width: int) -> np.ndarray:
     return polygons_to_bitmask(flat, height, width)
 
 
+def encode(mask: np.ndarray) -> dict[str, Any]:
+    """(H,W) -> its compressed run lengths, size and counts (bytes)."""
+    return pycocotools.mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+
+
+def box(mask: np.ndarray) -> list[int]:
+    """(H,W), not empty -> x, y, width, height of the smallest box around its pixels."""
+    return pycocotools.mask.toBbox(encode(mask)).astype(int).tolist()
+
+
 def transform(segmentation: Segmentation, transforms: T.Transform) -> Segmentation:
     """Move a segmentation as its picture was moved.
 

@@ -21,11 +21,11 @@ Recipe = list[T.Augmentation | T.Transform]
 
 def semantic_recipe(cfg: CfgNode) -> Recipe:
     """Resize, crop by classes, colour, flip: the official `mask_former_semantic`."""
-    size = cfg.INPUT
+    options = cfg.INPUT
     crop = T.RandomCrop_CategoryAreaConstraint(
-        size.CROP.TYPE,
-        size.CROP.SIZE,
-        size.CROP.SINGLE_CATEGORY_MAX_AREA,
+        options.CROP.TYPE,
+        options.CROP.SIZE,
+        options.CROP.SINGLE_CATEGORY_MAX_AREA,
         cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
     )
     return _standard_recipe(cfg, crop)
@@ -42,8 +42,8 @@ def large_scale_jitter_recipe(cfg: CfgNode) -> Recipe:
     Raises:
         ValueError: the scales or the size are not positive, or the wrong way round.
     """
-    size = cfg.INPUT
-    side, low, high = size.IMAGE_SIZE, size.MIN_SCALE, size.MAX_SCALE
+    options = cfg.INPUT
+    side, low, high = options.IMAGE_SIZE, options.MIN_SCALE, options.MAX_SCALE
     if side < 1 or not 0 < low <= high:
         raise ValueError(
             f"INPUT.IMAGE_SIZE={side}, MIN_SCALE={low}, MAX_SCALE={high}; set the size to 1 or "
@@ -59,14 +59,14 @@ def large_scale_jitter_recipe(cfg: CfgNode) -> Recipe:
 
 def detr_recipe(cfg: CfgNode) -> Recipe:
     """Flip and resize, half of the time with a crop in between: the official `detr_panoptic`."""
-    size = cfg.INPUT
+    options = cfg.INPUT
     flip = _flip(cfg)
     resize = _resize(cfg)
-    if not size.CROP.ENABLED:
+    if not options.CROP.ENABLED:
         return [*flip, resize]
     crop = [
         T.ResizeShortestEdge(_CROP_LENGTHS, sample_style="choice"),
-        T.RandomCrop(size.CROP.TYPE, size.CROP.SIZE),
+        T.RandomCrop(options.CROP.TYPE, options.CROP.SIZE),
     ]
     return [OneOf([*flip, resize], [*flip, *crop, resize])]
 
@@ -85,13 +85,13 @@ class OneOf(T.Augmentation):
 
 def test_recipe(cfg: CfgNode) -> Recipe:
     """Resize to MIN_SIZE_TEST, as detectron2 does; MIN_SIZE_TEST 0 keeps the picture's size."""
-    size = cfg.INPUT
-    if size.MIN_SIZE_TEST == 0:
+    options = cfg.INPUT
+    if options.MIN_SIZE_TEST == 0:
         return []
-    return [T.ResizeShortestEdge(size.MIN_SIZE_TEST, size.MAX_SIZE_TEST, "choice")]
+    return [T.ResizeShortestEdge(options.MIN_SIZE_TEST, options.MAX_SIZE_TEST, "choice")]
 
 
-def pad_to_multiple(tensor: torch.Tensor, divisor: int, value: int) -> torch.Tensor:
+def pad_to_multiple(tensor: torch.Tensor, value: int, divisor: int) -> torch.Tensor:
     """(...,H,W) -> (...,H',W'): pad right and below with `value` to multiples of `divisor`."""
     if divisor <= 0:
         return tensor
@@ -109,9 +109,9 @@ def _standard_recipe(cfg: CfgNode, crop: T.Augmentation) -> Recipe:
 
 
 def _resize(cfg: CfgNode) -> T.Augmentation:
-    size = cfg.INPUT
+    options = cfg.INPUT
     return T.ResizeShortestEdge(
-        size.MIN_SIZE_TRAIN, size.MAX_SIZE_TRAIN, size.MIN_SIZE_TRAIN_SAMPLING
+        options.MIN_SIZE_TRAIN, options.MAX_SIZE_TRAIN, options.MIN_SIZE_TRAIN_SAMPLING
     )
 
 

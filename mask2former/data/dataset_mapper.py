@@ -159,7 +159,7 @@ class MaskFormerDatasetMapper:
         if not self.is_train:
             sample["image"] = image
             return sample
-        pad = partial(_pad, self.size_divisibility)
+        pad = partial(pad_to_multiple, divisor=self.size_divisibility)
         sample["image"] = pad(image, IMAGE_PADDING)
         moved = Moved(transforms, tuple(image.shape[1:]), augmented.sem_seg, pad)
         sample.update(self.targets.build(truth, moved))
@@ -198,7 +198,3 @@ def build_mapper(cfg: CfgNode, is_train: bool) -> MaskFormerDatasetMapper:
         ValueError: there is none of this name.
     """
     return MaskFormerDatasetMapper(cfg, is_train)
-
-
-def _pad(divisor: int, tensor: torch.Tensor, value: int) -> torch.Tensor:
-    return pad_to_multiple(tensor, divisor, value)

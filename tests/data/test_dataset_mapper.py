@@ -156,9 +156,9 @@ def test_padding_is_grey_and_ignored(cfg, sample):
 
 def test_pad_to_multiple_leaves_what_fits():
     tensor = torch.arange(12).reshape(1, 3, 4)
-    assert pad_to_multiple(tensor, -1, 9) is tensor
-    assert torch.equal(pad_to_multiple(tensor, 1, 9), tensor)
-    assert pad_to_multiple(tensor, 4, 9).tolist() == [[*tensor[0].tolist(), [9] * 4]]
+    assert pad_to_multiple(tensor, 9, -1) is tensor
+    assert torch.equal(pad_to_multiple(tensor, 9, 1), tensor)
+    assert pad_to_multiple(tensor, 9, 4).tolist() == [[*tensor[0].tolist(), [9] * 4]]
 
 
 def test_an_unlabelled_picture_has_no_targets(cfg, tmp_path):

@@ -18,6 +18,7 @@ import numpy as np
 import pycocotools.mask
 from detectron2.structures import BoxMode
 
+from mask2former.data import annotation_masks
 from mask2former.data.datasets import advice
 from mask2former.data.datasets.catalog import register
 from mask2former.data.datasets.panoptic_json import (
@@ -264,7 +265,7 @@ def _read_instances(path: str) -> list[dict]:
         if class_id not in things:
             continue
         mask = ids == instance_id
-        rle = pycocotools.mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+        rle = annotation_masks.encode(mask)
         x, y, width, height = pycocotools.mask.toBbox(rle).tolist()
         annotations.append(
             {

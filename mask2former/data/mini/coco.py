@@ -17,6 +17,7 @@ import pycocotools.mask
 import scipy.io
 from panopticapi.utils import IdGenerator, id2rgb
 
+from mask2former.data import annotation_masks
 from mask2former.data.datasets import coco, coco_stuff_10k
 from mask2former.data.mini.labelled import LabelledScene, Segment
 from mask2former.data.mini.maker import MiniSpec, make_mini, save_picture
@@ -211,14 +212,13 @@ def _save_segments(path: Path, scene: LabelledScene, objects: list[Relabelled]) 
     for category, mask, is_crowd in objects:
         segment_id = new_ids.get_id(category)
         segment_map[mask] = segment_id
-        rle = pycocotools.mask.encode(np.asfortranarray(mask, dtype=np.uint8))
         segments.append(
             {
                 "id": segment_id,
                 "category_id": category,
                 "iscrowd": int(is_crowd),
                 "area": int(mask.sum()),
-                "bbox": pycocotools.mask.toBbox(rle).astype(int).tolist(),
+                "bbox": annotation_masks.box(mask),
             }
         )
     save_picture(id2rgb(segment_map), path)

@@ -7,6 +7,7 @@ import numpy as np
 from panopticapi.utils import id2rgb
 from PIL import Image
 
+from mask2former.data import annotation_masks
 from mask2former.data.datasets.ade20k import SPLITS
 from mask2former.data.datasets.mapillary_vistas import (
     CLASSES,
@@ -65,15 +66,13 @@ def _write(root: Path, split: str, number: int, scene: LabelledScene) -> None:
         labels[segment.mask] = index
         instances[segment.mask] = index * 256 + (count % 256 if segment.label in things else 0)
         segment_map[segment.mask] = segment_id
-        rows, columns = (np.flatnonzero(segment.mask.any(axis)) for axis in (1, 0))
-        x, y = int(columns[0]), int(rows[0])
         segments.append(
             {
                 "id": segment_id,
                 "category_id": segment.label,
                 "iscrowd": int(segment.is_crowd),
                 "area": int(segment.mask.sum()),
-                "bbox": [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y],
+                "bbox": annotation_masks.box(segment.mask),
             }
         )
     base, stem = root / SPLITS[split], f"mini_{split}_{number:06d}"

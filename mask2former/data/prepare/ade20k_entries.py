@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pycocotools.mask
 from panopticapi.utils import id2rgb, rgb2id
 from PIL import Image
 
+from mask2former.data import annotation_masks
 from mask2former.data.datasets.ade20k import CLASSES, THINGS, segment_color
 from mask2former.data.files import atomic_file, open_picture
 
@@ -31,13 +31,13 @@ def instance_entry(picture: Path) -> dict:
     image = _image_entry(picture)
     annotations = []
     for category, mask in _read_instances(picture, image):
-        rle = pycocotools.mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+        rle = annotation_masks.encode(mask)
         annotations.append(
             {
                 "image_id": image["id"],
                 "category_id": category,
                 "iscrowd": 0,
-                "bbox": _box(mask),
+                "bbox": annotation_masks.box(mask),
                 "area": int(mask.sum()),
                 "segmentation": {"size": rle["size"], "counts": rle["counts"].decode()},
             }
@@ -185,13 +185,6 @@ def _segment(segment_id: int, category: int, mask: np.ndarray) -> dict:
         "id": segment_id,
         "category_id": category,
         "area": int(mask.sum()),
-        "bbox": _box(mask),
+        "bbox": annotation_masks.box(mask),
         "iscrowd": 0,
     }
-
-
-def _box(mask: np.ndarray) -> list[int]:
-    """(H,W) -> x, y, width, height of the smallest box around its pixels."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    x, y = int(columns[0]), int(rows[0])
-    return [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y]
