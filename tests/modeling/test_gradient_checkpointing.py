@@ -4,13 +4,10 @@ import copy
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from detectron2.layers import get_norm
 from detectron2.modeling import build_model
 from tiny_model import example, tiny_config
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from mask2former.layers.checkpointing import recompute_in_backward
 
@@ -158,29 +155,3 @@ def test_only_training_computes_again():
     with torch.no_grad():
         layer.train()(torch.ones(1, 3))
     assert len(calls) == 4
-
-
-def train_rank(rank, init_file, results):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{init_file}", rank=rank, world_size=2)
-    outcomes = []
-    for checkpointed in ((), ("RESNETS", "SEM_SEG_HEAD", "MASK_FORMER")):
-        model = build(("MODEL.RESNETS.NORM", "naiveSyncBN"), checkpointed)
-        torch.manual_seed(1)
-        losses = DistributedDataParallel(model)([example(rank)])
-        sum(losses.values()).backward()
-        gradients = {name: p.grad for name, p in model.named_parameters()}
-        outcomes.append((losses, gradients, model.state_dict()))
-    torch.save(outcomes, f"{results}/{rank}.pt")
-    dist.destroy_process_group()
-
-
-def test_processes_that_share_statistics(tmp_path):
-    mp.spawn(train_rank, (tmp_path / "init", tmp_path), nprocs=2)
-    states = []
-    for rank in range(2):
-        plain, saving = torch.load(tmp_path / f"{rank}.pt")
-        for found, expected in zip(saving, plain):
-            assert_equal(found, expected)
-        states.append(plain[2])
-    assert_equal(*states)  # so the statistics were shared

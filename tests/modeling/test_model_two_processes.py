@@ -9,52 +9,89 @@ from tiny_model import example, tiny_config
 from torch.nn.parallel import DistributedDataParallel
 
 # Frozen normalisation: the statistics of batch norm would differ for reasons of their own.
-CONFIG = (
+COMPARED = (
     *("MODEL.RESNETS.NORM", "FrozenBN"),
     *("MODEL.MASK_FORMER.CLASS_NORM_OVER_RANKS", True),
 )
-
-
 MASK_FORMER_V1 = (
     *("MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME", "StandardTransformerDecoder"),
     *("MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE", "res5"),
     *("MODEL.MASK_FORMER.MASK_LOSS", "whole_masks"),
     *("MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME", "BasePixelDecoder"),
 )
+SHARED_STATISTICS = ("MODEL.RESNETS.NORM", "naiveSyncBN")
+PARTS = ("RESNETS", "SEM_SEG_HEAD", "MASK_FORMER")
+# name -> config, and the number of targets of either image
+CASES = {
+    "mask2former": (COMPARED, (2, 4)),
+    "no_targets_on_one": (COMPARED, (3, 0)),
+    "maskformer": ((*COMPARED, *MASK_FORMER_V1), (2, 4)),
+    "plain": (SHARED_STATISTICS, (3, 3)),
+    "checkpointed": (
+        (*SHARED_STATISTICS, *(x for p in PARTS for x in (f"MODEL.{p}.USE_CHECKPOINT", True))),
+        (3, 3),
+    ),
+}
 
 
-def make_model(overrides):
+def make_model(name):
     torch.manual_seed(0)
-    return build_model(tiny_config(*CONFIG, *overrides)).train()
+    return build_model(tiny_config(*CASES[name][0])).train()
 
 
-def train_rank(rank, init_file, overrides, num_targets, results):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{init_file}", rank=rank, world_size=2)
-    model = DistributedDataParallel(make_model(overrides))
-    losses = model([example(rank, num_targets[rank])])
+def train_once(model, batch):
+    """Losses, gradients, and the state afterwards."""
+    losses = model(batch)
     sum(losses.values()).backward()
-    gradients = {name: p.grad for name, p in model.module.named_parameters()}
-    torch.save(({k: v.detach() for k, v in losses.items()}, gradients), f"{results}/{rank}.pt")
+    model = getattr(model, "module", model)
+    gradients = {name: p.grad for name, p in model.named_parameters()}
+    return {k: v.detach() for k, v in losses.items()}, gradients, model.state_dict()
+
+
+def train_rank(rank, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=2)
+    results = {
+        name: train_once(
+            DistributedDataParallel(make_model(name)), [example(rank, num_targets[rank])]
+        )
+        for name, (_, num_targets) in CASES.items()
+    }
+    torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize(
-    ("overrides", "num_targets"), [((), (2, 4)), ((), (3, 0)), (MASK_FORMER_V1, (2, 4))]
-)
-def test_losses_and_gradients_agree(tmp_path, overrides, num_targets):
-    mp.spawn(train_rank, (tmp_path / "init", overrides, num_targets, tmp_path), nprocs=2)
-    losses, gradients = zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in range(2)))
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """Of each process the results of all cases: starting processes takes longer than they do."""
+    folder = tmp_path_factory.mktemp("ranks")
+    mp.spawn(train_rank, (folder,), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
-    model = make_model(overrides)
-    expected = model([example(rank, n) for rank, n in enumerate(num_targets)])
-    sum(expected.values()).backward()
 
-    for name, loss in expected.items():
-        mean = (losses[0][name] + losses[1][name]) / 2
-        torch.testing.assert_close(mean, loss.detach(), rtol=1e-4, atol=1e-5)
-    for name, parameter in model.named_parameters():
-        assert torch.equal(gradients[0][name], gradients[1][name])
+def assert_equal(found, expected):
+    assert list(found) == list(expected)
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+@pytest.mark.parametrize("name", ["mask2former", "no_targets_on_one", "maskformer"])
+def test_losses_and_gradients_agree(ranks, name):
+    losses, gradients, _ = zip(*(results[name] for results in ranks))
+    batch = [example(rank, n) for rank, n in enumerate(CASES[name][1])]
+    expected, expected_gradients, _ = train_once(make_model(name), batch)
+    for key, loss in expected.items():
+        mean = (losses[0][key] + losses[1][key]) / 2
+        torch.testing.assert_close(mean, loss, rtol=1e-4, atol=1e-5)
+    for key, gradient in expected_gradients.items():
+        assert torch.equal(gradients[0][key], gradients[1][key])
         # Other batch shapes round otherwise, and a ReLU or a mask's border may tip over.
-        difference = (gradients[0][name] - parameter.grad).norm()
-        assert difference <= 5e-3 * parameter.grad.norm() + 1e-6, name
+        difference = (gradients[0][key] - gradient).norm()
+        assert difference <= 5e-3 * gradient.norm() + 1e-6, key
+
+
+def test_computing_again_changes_nothing_where_statistics_are_shared(ranks):
+    for results in ranks:
+        for found, expected in zip(results["checkpointed"], results["plain"]):
+            assert_equal(found, expected)
+    assert_equal(*(results["plain"][2] for results in ranks))  # so the statistics were shared
