@@ -7,8 +7,9 @@ def unpack(root: str, directory: str, *archives: str) -> str:
     """For files of a download, which lie in ROOT/DIRECTORY."""
     *others, last = archives
     listed = f"{', '.join(others)} and {last}" if others else last
+    # Not "in": some archives hold the directory itself, some what belongs into it.
     return (
-        f"unpack {listed} in {os.path.join(root, directory)}, or set "
+        f"unpack {listed} so that {os.path.join(root, directory)} holds their files, or set "
         f"DETECTRON2_DATASETS to the directory that holds {directory}/"
     )
 
