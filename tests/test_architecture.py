@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "config": ("device", "hints"),
     "layers": ("device",),
     **{part: ("device", "hints", "layers") for part in PARTS},
+    "modeling.criterion": ("config", "device", "hints", "layers"),
     "modeling.head": ("device", "layers", *PARTS),
     "modeling.maskformer_model": ("device", "layers", *PARTS, "modeling.head"),
     "modeling.test_time_augmentation": ("device", *PARTS, "modeling.maskformer_model"),

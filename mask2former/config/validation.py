@@ -163,7 +163,7 @@ def predicted_classes(metadata: Metadata) -> list[str] | None:
     In panoptic datasets "stuff_classes" holds things too, but where both are numbered apart.
     """
     class_list = _CLASS_LISTS.get(metadata.get("evaluator_type"), _DEFAULT_CLASS_LIST)
-    return metadata.get(class_list)
+    return metadata.get(class_list) or metadata.get("thing_classes")
 
 
 def _check_num_classes(cfg: CfgNode, dataset_name: str) -> None:

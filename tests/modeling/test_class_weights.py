@@ -55,13 +55,20 @@ def test_mistakes_are_one_sentence(entry, message):
     assert str(error.value).startswith("MODEL.MASK_FORMER.CLASS_WEIGHTS")
 
 
-def test_the_list_of_classes_is_the_one_that_the_model_predicts():
-    name = "class_weights_both"
-    MetadataCatalog.get(name).set(stuff_classes=["sky", "car"], thing_classes=["car"])
-    cfg = tiny_config("DATASETS.TRAIN", (name,), "MODEL.MASK_FORMER.CLASS_WEIGHTS", ["car=2"])
-    assert read_class_weights(cfg, 2) == [1.0, 2.0]
-    assert read_class_weights(cfg, 1) == [2.0]
-    with pytest.raises(ValueError, match="class_weights_both has no list of 7 of them"):
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ({"stuff_classes": ["sky", "car"], "evaluator_type": "coco_panoptic_seg"}, [1.0, 2.0]),
+        ({"stuff_classes": ["sky", "car"], "evaluator_type": "coco"}, [2.0]),
+        ({}, [2.0]),
+    ],
+)
+def test_the_list_of_classes_is_the_one_that_the_model_predicts(dataset, metadata, expected):
+    MetadataCatalog.remove(dataset)
+    MetadataCatalog.get(dataset).set(thing_classes=["car"], **metadata)
+    cfg = tiny_config("DATASETS.TRAIN", (dataset,), "MODEL.MASK_FORMER.CLASS_WEIGHTS", ["car=2"])
+    assert read_class_weights(cfg, len(expected)) == expected
+    with pytest.raises(ValueError, match=f"{dataset} has {len(expected)} in its metadata"):
         read_class_weights(cfg, 7)
     cfg.DATASETS.TRAIN = ()  # an evaluation has no loss
     assert read_class_weights(cfg, 7) is None

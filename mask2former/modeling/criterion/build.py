@@ -3,6 +3,7 @@
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
+from mask2former.config import predicted_classes
 from mask2former.modeling.criterion.class_weights import KEY, class_weights
 from mask2former.modeling.criterion.criterion import SetCriterion
 from mask2former.modeling.criterion.mask_comparison import AtPoints, MaskComparison, WholeMasks
@@ -50,13 +51,10 @@ def read_class_weights(cfg: CfgNode, num_classes: int) -> list[float] | None:
     entries, names = cfg.MODEL.MASK_FORMER.CLASS_WEIGHTS, cfg.DATASETS.TRAIN
     if not entries or not names:
         return None
-    metadata = MetadataCatalog.get(names[0])
-    # A panoptic dataset has both, and may count things and stuff together or apart.
-    for key in ("stuff_classes", "thing_classes"):
-        classes = metadata.get(key) or ()
-        if len(classes) == num_classes:
-            return class_weights(entries, classes)
-    raise ValueError(
-        f"{KEY} names classes, but the metadata of {names[0]} has no list of {num_classes} of "
-        "them; set MODEL.SEM_SEG_HEAD.NUM_CLASSES to their number"
-    )
+    classes = predicted_classes(MetadataCatalog.get(names[0])) or ()
+    if len(classes) != num_classes:
+        raise ValueError(
+            f"{KEY} names classes, of which {names[0]} has {len(classes)} in its metadata; "
+            f"set MODEL.SEM_SEG_HEAD.NUM_CLASSES={num_classes} to their number"
+        )
+    return class_weights(entries, classes)
