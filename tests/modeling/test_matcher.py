@@ -110,17 +110,3 @@ def test_nan_in_one_image_leaves_the_others_matches():
     mask_logits[0] = math.nan
     (matches,) = make_matcher(200)([class_logits], [mask_logits], labels, masks, [None] * 2)
     assert matches.query[2:].tolist() == [1, 3]
-
-
-def test_costs_are_single_precision_under_autocast():
-    class_logits, mask_logits, labels, masks = make_batch([3])
-    matcher = make_matcher(100, 2.0, 5.0, 5.0)
-
-    def cost():
-        generator = torch.Generator().manual_seed(0)
-        return matcher.cost(class_logits[0], mask_logits[0], labels[0], masks[0], generator)
-
-    expected = cost()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(cost(), expected)
-    assert expected.dtype == torch.float32

@@ -9,7 +9,6 @@ import torch
 from tiny_model import tiny_config
 
 from mask2former.modeling.criterion.build import build_criterion
-from mask2former.modeling.criterion.costs import class_cost
 from mask2former.modeling.criterion.criterion import SetCriterion
 from mask2former.modeling.criterion.losses import dice_loss, focal_loss
 from mask2former.modeling.criterion.mask_comparison import AtPoints, WholeMasks
@@ -226,12 +225,3 @@ def test_the_key_chooses():
     assert chosen() == AtPoints(128, 3.0, 0.75)
     with pytest.raises(ValueError, match="MASK_LOSS='dice'; set it to points or whole_masks"):
         chosen("MODEL.MASK_FORMER.MASK_LOSS", "dice")
-
-
-def test_class_cost_of_the_matcher_is_minus_the_probability():
-    class_logits = torch.randn(QUERIES, NUM_CLASSES + 1)
-    logits, targets = make_masks(QUERIES, 2)
-    labels = torch.tensor([2, 0])
-    matcher = make_criterion(mask_weight=0.0, dice_weight=0.0).matcher
-    cost = matcher.cost(class_logits, logits, labels, targets, None)
-    torch.testing.assert_close(cost, class_cost(class_logits, labels))

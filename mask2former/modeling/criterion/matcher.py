@@ -14,7 +14,6 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from mask2former.device import full_precision
 from mask2former.layers.point_sampling import random_points
 from mask2former.modeling.criterion.costs import class_cost
 from mask2former.modeling.criterion.mask_comparison import MaskComparison
@@ -64,7 +63,7 @@ class HungarianMatcher:
         Args:
             labels, masks: the targets of each image.
             generators: where the points of each image come from.
-        Shapes: D x (B,Q,K+1), D x (B,Q,H,W), B x (T,), B x (T,H',W') float -> D matches
+        Shapes: D x (B,Q,K+1) float32, D x (B,Q,H,W), B x (T,), B x (T,H',W') float32 -> D matches
         """
         device = class_logits[0].device
         num_targets = [len(image_labels) for image_labels in labels]
@@ -107,13 +106,12 @@ class HungarianMatcher:
     ) -> Tensor:
         """Cost of every pair of one image, at points that all its masks share.
 
-        Shapes: (Q,K+1), (Q,H,W), (T,), (T,H',W') float -> (Q,T) float32
+        Shapes: (Q,K+1) float32, (Q,H,W), (T,), (T,H',W') float32 -> (Q,T) float32
         """
         draw = partial(random_points, [1], generators=[generator], device=mask_logits.device)
-        with full_precision(mask_logits.device.type):
-            mask_cost, dice_cost = self.comparison.costs(mask_logits.float(), masks.float(), draw)
-            return (
-                self.class_weight * class_cost(class_logits.float(), labels)
-                + self.mask_weight * mask_cost
-                + self.dice_weight * dice_cost
-            )
+        mask_cost, dice_cost = self.comparison.costs(mask_logits.float(), masks, draw)
+        return (
+            self.class_weight * class_cost(class_logits, labels)
+            + self.mask_weight * mask_cost
+            + self.dice_weight * dice_cost
+        )
