@@ -25,6 +25,7 @@ Counts = dict[str, np.ndarray]  # file -> what was counted in it
 
 IMAGE_SUFFIX = "_leftImg8bit.png"
 NUM_LABELS = max(id2label) + 1  # label ids are 0..33, and -1 for number plates, which no file has
+LABEL_DIVISOR = 1000  # instance id = label id * LABEL_DIVISOR + number; a group: label id
 EVALUATED = [label.id for label in id2label.values() if not label.ignoreInEval]
 LABEL_ID = np.array([trainId2label[i].id for i in range(len(EVALUATED))])  # of each train id
 _CATEGORY_ID = np.array([id2label[i].categoryId for i in range(NUM_LABELS)])
@@ -126,16 +127,16 @@ def instance_hits(prediction: np.ndarray, instances: np.ndarray) -> np.ndarray:
 
     Args:
         prediction: (H,W) label ids.
-        instances: (H,W) 1000 * label id + number; smaller values are no instances.
+        instances: (H,W) of *_gtFine_instanceIds.png; groups are no instances.
 
     Returns:
         (34,4) float64: hits and misses of the class, hits and misses of its category.
     """
-    is_instance = instances > 1000
+    is_instance = instances > LABEL_DIVISOR
     ids, which, sizes = np.unique(
         instances[is_instance], return_inverse=True, return_counts=True
     )  # (I,), (P,), (I,): I instances that have P pixels
-    label = ids // 1000
+    label = ids // LABEL_DIVISOR
     found, wanted = prediction[is_instance], label[which]
     hits = np.bincount(which, found == wanted, len(ids))
     category_hits = np.bincount(which, _CATEGORY_ID[found] == _CATEGORY_ID[wanted], len(ids))

@@ -20,13 +20,12 @@ from detectron2.structures import Instances
 from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
 
-from mask2former.evaluation.cityscapes import read_ground_truth
+from mask2former.evaluation.cityscapes import LABEL_DIVISOR, read_ground_truth
 
 logger = logging.getLogger(__name__)
 
 THINGS = [label.name for label in labels if label.hasInstances and not label.ignoreInEval]
 VOID_IDS = [label.id for label in labels if label.ignoreInEval]
-LABEL_DIVISOR = 1000  # instance id = label id * LABEL_DIVISOR + number; a group: label id
 
 # Of one image "groundTruth" and "prediction": class name -> instances, as `evaluateMatches` wants
 # them: each knows how many pixels it shares with which of the others.
