@@ -4,7 +4,8 @@ import logging
 
 import pytest
 
-import mask2former  # noqa: F401
+import mask2former  # noqa: F401  isort: skip
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 
 @pytest.fixture(autouse=True)
@@ -17,3 +18,14 @@ def loggers_as_they_were():
         log.setLevel(level)
         log.propagate = propagate
         log.handlers[:] = handlers
+
+
+@pytest.fixture(autouse=True)
+def catalogs_as_they_were():
+    """The datasets that a test registers end with it; those of fixtures of a wider scope stay."""
+    catalogs = DatasetCatalog, MetadataCatalog
+    before = [set(catalog.list()) for catalog in catalogs]
+    yield
+    for catalog, names in zip(catalogs, before):
+        for name in set(catalog.list()) - names:
+            catalog.remove(name)

@@ -1,4 +1,4 @@
-"""Datasets for a test, which the catalogs forget afterwards."""
+"""Datasets for a test; the catalogs forget them afterwards, see tests/conftest.py."""
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -15,7 +15,4 @@ def register():
         MetadataCatalog.get(PREFIX + name).set(**metadata)
         return PREFIX + name
 
-    yield add
-    for catalog in (DatasetCatalog, MetadataCatalog):
-        for name in [name for name in catalog if name.startswith(PREFIX)]:
-            catalog.remove(name)
+    return add

@@ -15,15 +15,6 @@ TOOL = Path(__file__).parents[2] / "tools" / "check_dataset.py"
 FIT, FAULTY, UNREADABLE = 0, 1, 2
 
 
-@pytest.fixture(autouse=True)
-def catalogs_as_they_were():
-    before = set(DatasetCatalog.list()), set(MetadataCatalog.list())
-    yield
-    for catalog, names in zip((DatasetCatalog, MetadataCatalog), before):
-        for name in set(catalog.list()) - names:
-            catalog.remove(name)
-
-
 @pytest.fixture
 def check(tmp_path, monkeypatch, capsys):
     """The tool as a function of its arguments: exit code, what it said, what it complained of."""

@@ -21,15 +21,6 @@ CONFIGS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def catalogs_as_they_were():
-    before = set(DatasetCatalog.list()), set(MetadataCatalog.list())
-    yield
-    for catalog, names in zip((DatasetCatalog, MetadataCatalog), before):
-        for name in set(catalog.list()) - names:
-            catalog.remove(name)
-
-
 def config(train, test=None, *opts):
     cfg = load_config(CONFIGS[train.partition(":")[0]], ["DATASETS.TRAIN", train, *opts])
     cfg.DATASETS.TEST = (test or train,)

@@ -4,7 +4,6 @@ import shutil
 
 import pytest
 import yaml
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from drawn_shapes import write_coco, write_panoptic, write_semantic
 
 # Small pictures as they are, and as many iterations as the shapes take to be found.
@@ -21,15 +20,6 @@ KINDS = {
     "coco": (write_coco, "quick_start_instance.yaml", ("segm", "AP"), 40),
     "panoptic": (write_panoptic, "quick_start_panoptic.yaml", ("panoptic_seg", "PQ"), 60),
 }
-
-
-@pytest.fixture(autouse=True)
-def catalogs_as_they_were():
-    before = set(DatasetCatalog.list()), set(MetadataCatalog.list())
-    yield
-    for catalog, names in zip((DatasetCatalog, MetadataCatalog), before):
-        for name in set(catalog.list()) - names:
-            catalog.remove(name)
 
 
 def prepare(workplace, kind, **options):

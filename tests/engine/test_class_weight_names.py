@@ -4,7 +4,7 @@ import logging
 
 import numpy as np
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 from drawn_shapes import write_coco, write_semantic
 from PIL import Image
@@ -16,15 +16,6 @@ from mask2former.engine.run import setup
 from mask2former.modeling.criterion.build import read_class_weights
 
 KEY = "MODEL.MASK_FORMER.CLASS_WEIGHTS"
-
-
-@pytest.fixture(autouse=True)
-def catalogs_as_they_were():
-    before = set(DatasetCatalog.list()), set(MetadataCatalog.list())
-    yield
-    for catalog, names in zip((DatasetCatalog, MetadataCatalog), before):
-        for name in set(catalog.list()) - names:
-            catalog.remove(name)
 
 
 @pytest.fixture

@@ -26,15 +26,6 @@ from mask2former.evaluation.panoptic_truth import (
 OUTPUTS = {"panoptic_seg": "PANOPTIC_ON", "instances": "INSTANCE_ON", "sem_seg": "SEMANTIC_ON"}
 
 
-@pytest.fixture(autouse=True)
-def catalogs_as_they_were():
-    before = set(DatasetCatalog.list()), set(MetadataCatalog.list())
-    yield
-    for catalog, names in zip((DatasetCatalog, MetadataCatalog), before):
-        for name in set(catalog.list()) - names:
-            catalog.remove(name)
-
-
 def build(name, folder=""):
     options = [(f"MODEL.MASK_FORMER.TEST.{key}", "True") for key in OUTPUTS.values()]
     cfg = load_config("quick_start_panoptic.yaml", [word for option in options for word in option])
