@@ -29,11 +29,12 @@ def is_whole_png(path: Path) -> bool:
         return file.read() == _PNG_END
 
 
-def read_json(path: str | Path, advice: str) -> Any:
+def read_json(path: str | Path, advice: str, if_broken: str = "") -> Any:
     """What a JSON file holds.
 
     Args:
-        advice: what to do about a file that is missing or broken; it ends the sentence.
+        advice: what to do about a file that is missing; it ends the sentence.
+        if_broken: what to do about a broken one, if that is not to delete it and do the same.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -44,7 +45,8 @@ def read_json(path: str | Path, advice: str) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: not whole ({error}); delete it and {advice}") from error
+        if_broken = if_broken or f"delete it and {advice}"
+        raise ValueError(f"{path}: not whole ({error}); {if_broken}") from error
 
 
 @contextlib.contextmanager

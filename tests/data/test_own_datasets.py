@@ -12,6 +12,7 @@ from PIL import Image
 
 from mask2former.config import load_config
 from mask2former.data.own import derive_from_data, register_from_config, register_own_datasets
+from mask2former.data.own.register import load_own_dataset
 from mask2former.data.own.spelling import is_own, parse
 
 CONFIGS = {
@@ -285,7 +286,22 @@ MISTAKES = [
     (
         write_coco,
         lambda f: change(f / "shapes.json", "images", lambda i: i[1].pop("height")),
-        'image 1 of the list has no "height"',
+        'image 1 of the list has no whole number as "height"',
+    ),
+    (
+        write_coco,
+        lambda f: change(f / "shapes.json", "images", lambda i: i[1].update(height="48")),
+        'image 1 of the list has no whole number as "height"',
+    ),
+    (
+        write_coco,
+        lambda f: change(f / "shapes.json", "annotations", lambda a: a[1].update(bbox=[1, 2])),
+        "annotation 2 has the bbox [1, 2]; give [x, y, width, height]",
+    ),
+    (
+        write_coco,
+        lambda f: change(f / "shapes.json", "annotations", lambda a: a[1].update(image_id="1")),
+        "annotation 2 is of image '1', which",
     ),
     (
         write_coco,
@@ -357,6 +373,21 @@ def test_each_mistake_is_a_sentence(tmp_path, write, spoil, expected):
     sentence = sentence_of(use)
     assert expected in sentence
     assert str(tmp_path) in sentence
+
+
+@pytest.mark.parametrize(
+    "segmentation", [None, "abc", [1, 2, 3, 4, 5, 6], [["a"] * 6], {"counts": [1]}, {"size": [1]}]
+)
+def test_what_no_box_can_be_made_of_is_left_to_where_masks_are_drawn(tmp_path, segmentation):
+    name = write_coco(tmp_path)
+    change(tmp_path / "shapes.json", "annotations", lambda a: a[1].pop("bbox", None))
+    change(
+        tmp_path / "shapes.json", "annotations", lambda a: a[1].update(segmentation=segmentation)
+    )
+    samples, problems = load_own_dataset(name)
+    annotation = next(a for s in samples for a in s["annotations"] if a["id"] == 2)
+    assert annotation["bbox"] == [0, 0, 0, 0] and annotation["segmentation"] == segmentation
+    assert problems == []
 
 
 def test_a_sentence_says_how_many_more_there_are(tmp_path):

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-import pycocotools.mask
+import numpy as np
 from detectron2.structures import BoxMode
 
+from mask2former.data.annotation_masks import box, covers_any, read_segmentation
 from mask2former.data.own.description import Description
 from mask2former.data.own.folders import (
     category_ids,
@@ -63,7 +64,8 @@ def load(json_file: str, image_dir: str) -> tuple[list[dict], list[Problem]]:
         if problem is not None:
             problems.append(problem)
         else:
-            of_image[annotation["image_id"]].append(_convert(annotation, contiguous))
+            image = images[annotation["image_id"]]
+            of_image[image["id"]].append(_convert(annotation, image, contiguous))
     dicts = [
         {
             "file_name": files[number],
@@ -85,13 +87,18 @@ def _problem(
     if image not in images:
         return Problem(
             "annotation of an unknown image",
-            f'{where} is of image {image}, which "images" does not list; add it or correct it',
+            f'{where} is of image {image!r}, which "images" does not list; add it or correct it',
         )
     if category not in contiguous:
         return Problem(
             "annotation of an unknown category",
-            f'{where} is of category {category}, which "categories" does not list; add it or '
+            f'{where} is of category {category!r}, which "categories" does not list; add it or '
             "correct it",
+        )
+    if not _is_box(annotation.get("bbox")):
+        found = annotation["bbox"]
+        return Problem(
+            "unusable box", f"{where} has the bbox {found!r}; give [x, y, width, height]"
         )
     if "segmentation" not in annotation:
         return Problem(
@@ -101,26 +108,34 @@ def _problem(
     return None
 
 
-def _convert(annotation: dict, contiguous: dict) -> dict:
+def _is_box(box: Any) -> bool:
+    """Whether it is one or absent."""
+    is_list = isinstance(box, list) and len(box) == 4
+    return not box or (is_list and all(isinstance(value, (int, float)) for value in box))
+
+
+def _convert(annotation: dict, image: dict, contiguous: dict) -> dict:
     """As detectron2 has it; a box that is missing is that of the segmentation."""
-    segmentation = annotation["segmentation"]
     return {
         "id": annotation["id"],
         "iscrowd": annotation.get("iscrowd", 0),
-        "bbox": annotation.get("bbox") or _box(segmentation),
+        "bbox": annotation.get("bbox") or _box(annotation["segmentation"], image),
         "bbox_mode": BoxMode.XYWH_ABS,
         "category_id": contiguous[annotation["category_id"]],
-        "segmentation": segmentation,
+        "segmentation": annotation["segmentation"],
     }
 
 
-def _box(segmentation: Any) -> list[float]:
-    if isinstance(segmentation, dict):
-        if isinstance(segmentation["counts"], list):
-            segmentation = pycocotools.mask.frPyObjects(segmentation, *segmentation["size"])
-        return pycocotools.mask.toBbox(segmentation).tolist()
-    xs = [x for polygon in segmentation for x in polygon[0::2]]
-    ys = [y for polygon in segmentation for y in polygon[1::2]]
-    if not xs:
+def _box(segmentation: Any, image: dict) -> list[float]:
+    """x, y, width, height; zeros of nothing, and of what is refused when its mask is drawn."""
+    try:
+        shape = read_segmentation(segmentation, image["height"], image["width"])
+    except ValueError:
         return [0.0, 0.0, 0.0, 0.0]
-    return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+    if not covers_any(shape):
+        return [0.0, 0.0, 0.0, 0.0]
+    if isinstance(shape, np.ndarray):
+        return box(shape)
+    corners = np.concatenate(shape)
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    return [*low.tolist(), *(high - low).tolist()]

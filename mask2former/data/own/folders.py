@@ -7,6 +7,7 @@ from mask2former.data.files import read_json
 from mask2former.data.problems import Problem
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+SIZES = ("height", "width")  # in pixels
 
 
 def files_below(folder: str, except_below: str | None = None) -> list[str]:
@@ -45,7 +46,7 @@ def read_listing(path: str, keys: tuple[str, ...]) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         ValueError: it is no JSON, or lacks one of the lists.
     """
-    content = read_json(path, "give a JSON in COCO's form")
+    content = read_json(path, "give a JSON in COCO's form", "give a whole JSON in COCO's form")
     for key in keys:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise ValueError(
@@ -67,9 +68,10 @@ def entries_by_id(
     found: dict[Any, dict] = {}
     problems = []
     for number, entry in enumerate(entries):
-        missing = [k for k in keys if not isinstance(entry, dict) or entry.get(k) is None]
+        missing = [k for k in keys if not isinstance(entry, dict) or not _has(entry, k)]
         if missing:
-            text = f'{path}: {what} {number} of the list has no "{missing[0]}"; add it'
+            kind = "whole number as " if missing[0] in SIZES else ""
+            text = f'{path}: {what} {number} of the list has no {kind}"{missing[0]}"; add it'
             problems.append(Problem(f"{what} without {missing[0]}", text))
         elif entry["id"] in found:
             text = f"{path}: two {what}s have the id {entry['id']}; number them apart"
@@ -77,6 +79,10 @@ def entries_by_id(
         else:
             found[entry["id"]] = entry
     return found, problems
+
+
+def _has(entry: dict, key: str) -> bool:
+    return isinstance(entry.get(key), int) if key in SIZES else entry.get(key) is not None
 
 
 def category_ids(categories: list[dict], path: str) -> tuple[dict[Any, int], list[str]]:

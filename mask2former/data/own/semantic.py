@@ -39,7 +39,7 @@ def _read_classes(label_dir: str) -> tuple[list[str] | None, int, str]:
     for _ in range(LEVELS):
         table = os.path.join(folder, "dataset.json")
         if os.path.isfile(table):
-            return *_from_table(table, read_json(table, "correct it")), table
+            return *_from_table(table, read_json(table, "correct it", "correct it")), table
         lines = os.path.join(folder, "classes.txt")
         if os.path.isfile(lines):
             with open(lines, encoding="utf-8") as file:
