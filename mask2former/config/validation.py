@@ -180,7 +180,7 @@ def _check_num_classes(cfg: CfgNode, dataset_name: str) -> None:
             )
         raise ValueError(
             f"MODEL.SEM_SEG_HEAD.NUM_CLASSES={num_classes}, but {dataset_name} has "
-            f"{len(classes)} classes; set it to {len(classes)}"
+            f"{len(classes)} classes; set it to {len(classes)}, or name a dataset of {num_classes}"
         )
 
 

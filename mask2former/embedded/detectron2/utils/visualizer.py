@@ -56,7 +56,7 @@ class Visualizer(Primitives):
         self.keypoint_threshold = _KEYPOINT_THRESHOLD
         self._instance_mode = instance_mode
         size = np.sqrt(self.output.height * self.output.width)
-        self._default_font_size = max(size // 90, 10 // scale) * font_size_scale
+        self._default_font_size = max(size // 90, 10 // scale, 1) * font_size_scale
 
     def get_output(self) -> VisImage:
         return self.output
