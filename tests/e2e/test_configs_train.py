@@ -90,8 +90,9 @@ def test_trains_and_is_judged(name, layouts, output):
 
 
 def expected_tasks(name):
-    """What the config's evaluation is about, by its path."""
-    if "panoptic" in name:
-        both = set() if "maskformer/" in name else {"segm", "sem_seg"}
-        return {"panoptic_seg", *both}
-    return {"segm"} if "instance" in name else {"sem_seg"}
+    """What the config's evaluation is about, by its path and what it switches on."""
+    if "panoptic" not in name:
+        return {"segm"} if "instance" in name else {"sem_seg"}
+    test = load_config(name).MODEL.MASK_FORMER.TEST
+    switches = {"SEMANTIC_ON": "sem_seg", "INSTANCE_ON": "segm", "PANOPTIC_ON": "panoptic_seg"}
+    return {task for switch, task in switches.items() if test[switch]}
