@@ -1,4 +1,4 @@
-"""Every config key that we add does something, or is listed here with what it waits for."""
+"""Every config key that we add does something."""
 
 import ast
 from collections.abc import Iterator
@@ -7,10 +7,6 @@ from detectron2.config import CfgNode, get_cfg
 from source_files import PACKAGE, parse, python_files
 
 from mask2former.config import add_maskformer2_config
-
-# Keys of official configs, which must load, that belong to parts still to come.
-NOT_READ_YET = {
-}
 
 
 def config_paths(tree: ast.AST) -> set[str]:
@@ -70,11 +66,8 @@ def test_every_config_key_is_read():
     paths = set().union(
         *(config_paths(parse(p)) for p in python_files(PACKAGE) if p.name != "keys.py")
     )
-    keys = added_keys()
-    unread = {key for key in keys if not is_read(key, paths)}
-    assert set(NOT_READ_YET) <= keys, "no such key any more: strike it from NOT_READ_YET"
-    assert unread - set(NOT_READ_YET) == set(), "these do nothing: read or remove them"
-    assert set(NOT_READ_YET) - unread == set(), "read by now: strike them from NOT_READ_YET"
+    unread = {key for key in added_keys() if not is_read(key, paths)}
+    assert unread == set(), "these do nothing: read or remove them"
 
 
 def test_reading_of_keys_is_checked():
