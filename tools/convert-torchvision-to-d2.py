@@ -5,25 +5,7 @@ python tools/convert-torchvision-to-d2.py resnet50.pth resnet50.pkl
 This project needs no conversion: MODEL.WEIGHTS takes the .pth file as it is.
 """
 
-import argparse
-import sys
-
-from mask2former.engine.weight_files import convert_backbone
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("source", help="the .pth file")
-    parser.add_argument("target", help="the .pkl file to write")
-    args = parser.parse_args()
-    try:
-        convert_backbone(args.source, args.target, "torchvision")
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    print(f"{args.target} is written; set MODEL.WEIGHTS to it")
-
+from mask2former.engine.weight_conversion import conversion_command
 
 if __name__ == "__main__":
-    main()
+    conversion_command(__doc__, "torchvision")

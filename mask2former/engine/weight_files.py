@@ -5,7 +5,6 @@ the real one loads pickles that may run anything.
 """
 
 import importlib.util
-import pickle
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -40,25 +39,3 @@ def read_weights(path: str) -> dict[str, Any]:
             arrays and plain containers, which could run code.
     """
     return as_checkpoint(load_plain(path), path)
-
-
-def convert_backbone(source: str, target: str, author: str) -> None:
-    """Write a published backbone as detectron2's model zoo does, so that any detectron2 loads it.
-
-    Args:
-        source: .pth file with the names of its authors.
-        target: .pkl file to write.
-        author: whose names to expect: "torchvision" or "Swin-Transformer".
-
-    Raises:
-        FileNotFoundError, ValueError: as `read_weights`; or the names are not the author's, or
-            `target` is not named .pkl.
-    """
-    if not target.endswith(".pkl"):
-        raise ValueError(f"{target}: detectron2 knows the format by its name; name it *.pkl")
-    data = read_weights(source)
-    if data.get("__author__") != author:
-        raise ValueError(f"{source}: its names are not those of {author}'s backbones; give another")
-    arrays = {name: value.numpy() for name, value in data["model"].items()}
-    with open(target, "wb") as file:
-        pickle.dump({**data, "model": arrays}, file)

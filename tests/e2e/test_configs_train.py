@@ -6,10 +6,10 @@ The networks are the real ones; pictures, crops and datasets are small.
 import json
 import os
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
+from official_configs import OFFICIAL
 
 from mask2former.config import load_config
 from mask2former.data.datasets import register_all
@@ -20,15 +20,7 @@ from mask2former.data.mini.maker import MiniSpec
 from mask2former.data.mini.mapillary_vistas import make_mini_mapillary_vistas
 from mask2former.engine import argument_parser, main
 
-OFFICIAL = json.loads(
-    (Path(__file__).parents[1] / "goldens" / "official_configs.json").read_text("utf-8")
-)
-NAMES = [
-    folder + name
-    for project, folder in (("Mask2Former", ""), ("MaskFormer", "maskformer/"))
-    for name in OFFICIAL[project]["configs"]
-    if "R50" in name or "swin_tiny" in name
-]
+NAMES = [name for name in OFFICIAL if "R50" in name or "swin_tiny" in name]
 
 SMALL = {
     "MODEL.DEVICE": "cpu",

@@ -1,25 +1,14 @@
 """Every official config passes the checks that come before a run, and builds its model."""
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
 from detectron2.modeling import build_model
+from official_configs import OFFICIAL
 
 from mask2former.config import load_config, validate_config
 
-OFFICIAL = json.loads(
-    (Path(__file__).parents[1] / "goldens" / "official_configs.json").read_text("utf-8")
-)
-NAMES = [
-    folder + name
-    for project, folder in (("Mask2Former", ""), ("MaskFormer", "maskformer/"))
-    for name in OFFICIAL[project]["configs"]
-]
 
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OFFICIAL)
 def test_its_model_is_built(name):
     """Without memory for its weights, and with a head for each class of its dataset."""
     cfg = load_config(name, ["MODEL.DEVICE", "meta"])
@@ -35,7 +24,7 @@ def test_its_model_is_built(name):
     assert {p.device.type for p in model.parameters()} == {"meta"}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OFFICIAL)
 def test_none_is_refused(name, tmp_path):
     opts = ["MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path)]
     validate_config(load_config(name, opts))
