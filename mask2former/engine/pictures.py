@@ -15,12 +15,12 @@ from detectron2.utils.colormap import colormap
 from detectron2.utils.visualizer import GenericMask, Visualizer
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from panopticapi.utils import rgb2id
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mask2former.config import predicted_classes
 from mask2former.data import build_mapper
+from mask2former.evaluation.panoptic_truth import read_segment_ids
 
 SMOOTHING = 20  # lines of metrics.json
 NUM_ROWS = 4
@@ -159,7 +159,7 @@ def _panoptic(image: np.ndarray, sample: dict, result: dict, classes: Classes) -
         ]
 
     ids, infos = result["panoptic_seg"]
-    truth = rgb2id(read_image(sample["pan_seg_file_name"], "RGB"))
+    truth = read_segment_ids(sample["pan_seg_file_name"])
     return _over_image(
         image,
         segments(truth, sample["segments_info"]),

@@ -13,9 +13,9 @@ class TestCityscapes(GoldenModel):
     def test_first_training_steps(self, model, golden):
         """AdamW with clipped gradients, as golden: what backward and step make of the weights.
 
-        The goldens' own three seeds differ by 0.1 % in the first three steps, the loss by a third
-        between them; later the runs drift apart.
+        The goldens' own three seeds differ by up to 0.3 % in the first four steps; 1 % is allowed.
+        Later the runs drift apart.
         """
         torch.manual_seed(0)
-        losses = first_losses(model, training_batch(self.num_classes), 3)
-        np.testing.assert_allclose(losses, golden["traj"][:, :3].mean(0), rtol=0.01)
+        losses = first_losses(model, training_batch(self.num_classes), 4)
+        np.testing.assert_allclose(losses, golden["traj"][:, :4].mean(0), rtol=0.01)
