@@ -5,6 +5,7 @@ A new accelerator is one entry in `ACCELERATORS`. Everything else asks this file
 
 import importlib
 import importlib.util
+import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import ModuleType
@@ -20,17 +21,28 @@ class Accelerator:
     collectives: str = "gloo"  # backend of torch.distributed
     plugin: str = ""  # package whose import makes the type known to torch
     amp_dtypes: tuple[torch.dtype, ...] = ()  # the first is what SOLVER.AMP.DTYPE auto means
+    visibility: str = ""  # environment variable that says which of them a process may use
+    in_detectron2: bool = False  # detectron2 is written for it
+    fused_sampling: bool = False  # torch's grid_sample is one fast kernel there
+    sync_batch_norm: bool = False  # torch.nn.SyncBatchNorm has its kernels there
 
+
+_HALVES = (torch.float16, torch.bfloat16)
 
 # In the order in which `auto` looks for them. SDAA stands before CUDA: its cuda_migrate
 # makes torch.cuda answer as well.
-ACCELERATORS = (
-    Accelerator("sdaa", "tccl", "torch_sdaa", (torch.float16, torch.bfloat16)),
-    Accelerator("cuda", "nccl", "", (torch.float16, torch.bfloat16)),
-    Accelerator("mps", "gloo", "", (torch.float16,)),
-    Accelerator("cpu", "gloo", "", (torch.bfloat16,)),
-)
-_BY_TYPE = {a.type: a for a in ACCELERATORS}
+ACCELERATORS = [
+    Accelerator("sdaa", "tccl", "torch_sdaa", _HALVES, "SDAA_VISIBLE_DEVICES"),
+    Accelerator("cuda", "nccl", "", _HALVES, "CUDA_VISIBLE_DEVICES", True, True, True),
+    Accelerator("mps", amp_dtypes=(torch.float16,), fused_sampling=True),
+    Accelerator("cpu", amp_dtypes=(torch.bfloat16,), in_detectron2=True, fused_sampling=True),
+]
+
+
+def _entry(device_type: str) -> Accelerator:
+    """The table's line; of a type that is not in it, one that promises nothing."""
+    return next((a for a in ACCELERATORS if a.type == device_type), Accelerator(device_type))
+
 
 # What each runtime writes when its memory is full.
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
@@ -38,7 +50,7 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 
 def _module(device_type: str) -> ModuleType | None:
     """`torch.<type>`, with its plugin imported, or None where there is no such module."""
-    plugin = _BY_TYPE[device_type].plugin if device_type in _BY_TYPE else ""
+    plugin = _entry(device_type).plugin
     if plugin and importlib.util.find_spec(plugin) is not None:
         importlib.import_module(plugin)
     return getattr(torch, device_type, None)
@@ -69,15 +81,36 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device(best_device_type())
     device_type, _, index = name.partition(":")
-    if device_type not in _BY_TYPE or (":" in name and not index.isdigit()):
-        raise ValueError(f"MODEL.DEVICE={name!r}; set it to auto or one of {', '.join(_BY_TYPE)}")
+    known = [a.type for a in ACCELERATORS]
+    if device_type not in known or (":" in name and not index.isdigit()):
+        raise ValueError(f"MODEL.DEVICE={name!r}; set it to auto or one of {', '.join(known)}")
     count = device_count(device_type)
     if count == 0 or (index and int(index) >= count):
         raise ValueError(
             f"MODEL.DEVICE={name!r}, but torch {torch.__version__} sees {count} {device_type} "
-            f"device(s); set it to auto or {best_device_type()}"
+            f"device(s){visible_devices(device_type)}; set it to auto or {best_device_type()}"
         )
     return torch.device(name)
+
+
+def visible_devices(device_type: str) -> str:
+    """What the environment says of the devices that a process may use: " (NAME=0,1)", or ""."""
+    variable = _entry(device_type).visibility
+    return f" ({variable}={os.environ[variable]})" if variable in os.environ else ""
+
+
+def unknown_to_detectron2() -> bool:
+    """Whether there is a device on this machine for which detectron2 has not been written.
+
+    CUDA is not asked: its answer would start its driver, after which a process cannot fork.
+    """
+    return any(not a.in_detectron2 and device_count(a.type) for a in ACCELERATORS)
+
+
+def device_name(device: torch.device) -> str:
+    """What the maker calls it; "" where nobody tells."""
+    tell = getattr(_module(device.type), "get_device_name", None)
+    return str(tell(device)) if tell else ""
 
 
 def set_device(device: torch.device) -> None:
@@ -89,12 +122,36 @@ def set_device(device: torch.device) -> None:
 
 def collectives_backend(device_type: str) -> str:
     """Backend of torch.distributed for tensors on this device type."""
-    return _BY_TYPE[device_type].collectives
+    return _entry(device_type).collectives
 
 
 def supports_sync_batch_norm(device_type: str) -> bool:
     """Whether torch.nn.SyncBatchNorm has its kernels there; NaiveSyncBatchNorm runs anywhere."""
-    return device_type == "cuda"
+    return _entry(device_type).sync_batch_norm
+
+
+def has_fused_sampling(device_type: str) -> bool:
+    """Whether grid_sample is one fast kernel there, rather than missing or many small ones."""
+    return _entry(device_type).fused_sampling
+
+
+def seed_all(seed: int, device_type: str) -> None:
+    """Seed torch's generators of the CPU and of all devices of this type."""
+    torch.manual_seed(seed)  # of those that torch knows of, which a plugin's need not be
+    reach = getattr(_module(device_type), "manual_seed_all", None)
+    if reach is not None:
+        reach(seed)
+
+
+def _own_amp(device_type: str) -> ModuleType | None:
+    """`torch.<type>.amp` of a plugin whose autocast torch.autocast does not know, else None.
+
+    torch.autocast asks a plugin for get_amp_supported_dtype; older plugins came without it.
+    """
+    module = _module(device_type)
+    if not _entry(device_type).plugin or hasattr(module, "get_amp_supported_dtype"):
+        return None
+    return getattr(module, "amp", None)
 
 
 def amp_dtype(device_type: str, name: str = "auto") -> torch.dtype:
@@ -103,12 +160,12 @@ def amp_dtype(device_type: str, name: str = "auto") -> torch.dtype:
     Raises:
         ValueError: the device type has no such mixed precision, or this torch none for it.
     """
-    if not torch.amp.is_autocast_available(device_type):
+    if not (_own_amp(device_type) or torch.amp.is_autocast_available(device_type)):
         raise ValueError(
             f"SOLVER.AMP.ENABLED=True, but torch {torch.__version__} has no mixed precision on "
             f"{device_type}; set it to False"
         )
-    dtypes = _BY_TYPE[device_type].amp_dtypes
+    dtypes = _entry(device_type).amp_dtypes
     if name == "auto":
         return dtypes[0]
     dtype = getattr(torch, name, None)
@@ -120,11 +177,17 @@ def amp_dtype(device_type: str, name: str = "auto") -> torch.dtype:
 
 def autocast(device_type: str, dtype: torch.dtype, enabled: bool = True) -> AbstractContextManager:
     """Mixed precision on this device type."""
+    own = _own_amp(device_type)
+    if own:
+        return own.autocast(dtype=dtype, enabled=enabled)
     return torch.autocast(device_type, dtype=dtype, enabled=enabled)
 
 
 def full_precision(device_type: str) -> AbstractContextManager:
     """A region in which autocast is off, whatever the caller switched on."""
+    own = _own_amp(device_type)
+    if own:
+        return own.autocast(enabled=False)
     if not torch.amp.is_autocast_available(device_type):  # torch 2.4 on MPS refuses to be asked
         return nullcontext()
     return torch.autocast(device_type, enabled=False)
@@ -132,6 +195,9 @@ def full_precision(device_type: str) -> AbstractContextManager:
 
 def grad_scaler(device_type: str, dtype: torch.dtype) -> torch.amp.GradScaler:
     """Loss scaling; only float16 needs it, for other types it does nothing."""
+    own = _own_amp(device_type)
+    if own:
+        return own.GradScaler(enabled=dtype == torch.float16)
     return torch.amp.GradScaler(device_type, enabled=dtype == torch.float16)
 
 

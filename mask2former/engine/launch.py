@@ -17,7 +17,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from detectron2.utils import comm
 
-from mask2former.device import collectives_backend, device_count, set_device
+from mask2former.device import collectives_backend, device_count, set_device, visible_devices
 from mask2former.engine.user_errors import CANDIDATES, user_sentence
 
 TIMEOUT = timedelta(minutes=30)
@@ -49,8 +49,9 @@ def check_device_count(device_type: str, num_processes: int) -> None:
     count = device_count(device_type)
     if device_type != "cpu" and num_processes > count:
         raise ValueError(
-            f"--num-gpus {num_processes}, but this machine has {count} {device_type} device(s); "
-            f"give at most {count}, or run on the CPU with MODEL.DEVICE cpu"
+            f"--num-gpus {num_processes}, but this machine has {count} {device_type} device(s)"
+            f"{visible_devices(device_type)}; give at most {count}, or run on the CPU with "
+            "MODEL.DEVICE cpu"
         )
 
 

@@ -69,7 +69,7 @@ class TrainStep(SimpleTrainer):
 
     def run_step(self) -> None:
         assert self.model.training, "the model was left in eval mode"
-        seed_iteration(self.seed, comm.get_rank(), self.iter)
+        seed_iteration(self.seed, comm.get_rank(), self.iter, self.device.type)
         self.optimizer.zero_grad()
         data_time, file_names = 0.0, []
         totals: dict[str, Tensor] = {}
@@ -180,12 +180,12 @@ class TrainStep(SimpleTrainer):
         self.seed = state_dict.get("seed", self.seed)
 
 
-def seed_iteration(seed: int, rank: int, iteration: int) -> None:
-    """Seed python's, numpy's and torch's global generators, on all devices."""
+def seed_iteration(seed: int, rank: int, iteration: int, device_type: str) -> None:
+    """Seed python's, numpy's and torch's global generators, the devices' among them."""
     own = np.random.SeedSequence([seed, rank, iteration]).generate_state(2)
     random.seed(int(own[0]))
     np.random.seed(own[0])
-    torch.manual_seed(int(own[1]))
+    devices.seed_all(int(own[1]), device_type)
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:

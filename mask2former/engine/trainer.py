@@ -58,7 +58,7 @@ class Trainer(DefaultTrainer):
         self.cfg = cfg
         self.max_iter = cfg.SOLVER.MAX_ITER
         seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
-        seed_iteration(seed, 0, BEFORE_TRAINING)
+        seed_iteration(seed, 0, BEFORE_TRAINING, devices.resolve_device(cfg.MODEL.DEVICE).type)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         solver = cfg.SOLVER

@@ -85,6 +85,69 @@ def test_cpu_needs_no_calls():
     assert 10 < devices.max_memory_mb(cpu) < 1e6
 
 
+def test_what_the_environment_says_is_told(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.delenv("SDAA_VISIBLE_DEVICES", raising=False)
+    assert devices.visible_devices("cuda") == " (CUDA_VISIBLE_DEVICES=0,1)"
+    assert devices.visible_devices("sdaa") == devices.visible_devices("cpu") == ""
+    monkeypatch.setattr(devices, "device_count", lambda kind: {"cuda": 2, "cpu": 1}.get(kind, 0))
+    with pytest.raises(ValueError, match=r"2 cuda device\(s\) \(CUDA_VISIBLE_DEVICES=0,1\); set"):
+        devices.resolve_device("cuda:2")
+
+
+def test_devices_that_detectron2_does_not_know(monkeypatch):
+    asked = []
+
+    def count(kind):
+        asked.append(kind)
+        return present.get(kind, 0)
+
+    monkeypatch.setattr(devices, "device_count", count)
+    present = {"cuda": 1, "cpu": 1}
+    assert not devices.unknown_to_detectron2()
+    present["sdaa"] = 4
+    assert devices.unknown_to_detectron2()
+    assert "cuda" not in asked  # its driver must not start before processes fork
+
+
+def test_names(fake_accelerator, sdaa_device):
+    assert devices.device_name(sdaa_device) == devices.device_name(torch.device("cpu")) == ""
+    fake_accelerator.get_device_name = lambda device: f"SDAA of {device.type}"
+    assert devices.device_name(sdaa_device) == "SDAA of sdaa"
+
+
+def test_seeds_reach_the_accelerator_and_the_cpu(fake_accelerator):
+    fake_accelerator.manual_seed_all = lambda seed: fake_accelerator.calls.append(seed)
+    devices.seed_all(7, "sdaa")
+    drawn = torch.rand(3)
+    assert fake_accelerator.calls == [7]
+    torch.manual_seed(7)
+    assert torch.equal(drawn, torch.rand(3))
+
+
+def test_a_device_that_is_not_in_the_table_gets_what_runs_anywhere():
+    assert devices.collectives_backend("xpu") == "gloo"
+    assert not devices.supports_sync_batch_norm("xpu")
+    assert not devices.has_fused_sampling("xpu")
+
+
+def test_a_plugin_with_amp_of_its_own_only(fake_accelerator):
+    made = []
+    fake_accelerator.amp = types.SimpleNamespace(
+        autocast=lambda **arguments: made.append(arguments),
+        GradScaler=lambda **arguments: made.append(arguments),
+    )
+    assert devices.amp_dtype("sdaa") == torch.float16
+    devices.autocast("sdaa", torch.float16)
+    devices.full_precision("sdaa")
+    devices.grad_scaler("sdaa", torch.float16)
+    assert made == [
+        {"dtype": torch.float16, "enabled": True},
+        {"enabled": False},
+        {"enabled": True},
+    ]
+
+
 def test_backends():
     names = {kind: devices.collectives_backend(kind) for kind in ("sdaa", "cuda", "cpu")}
     assert names == {"sdaa": "tccl", "cuda": "nccl", "cpu": "gloo"}

@@ -151,7 +151,7 @@ def test_first_batch_is_read_at_once():
 
 def test_random_numbers_follow_from_seed_rank_and_iteration():
     def draw(*args):
-        seed_iteration(*args)
+        seed_iteration(*args, "cpu")
         return random.random(), np.random.rand(), torch.rand(()).item()
 
     assert draw(1, 0, 3) == draw(1, 0, 3)
