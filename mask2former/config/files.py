@@ -85,8 +85,8 @@ def _check_file(cfg: CfgNode, path: str, above: tuple[str, ...] = ()) -> None:
     version = values.get("VERSION", cfg.VERSION)
     if version != cfg.VERSION:
         raise ValueError(f"{path}: VERSION is {version}; convert the file to {cfg.VERSION}")
-    known = set(_flat_keys(cfg))
-    for key in _flat_keys(values):
+    known = set(flat_keys(cfg))
+    for key in flat_keys(values):
         _check_known(key, known, path)
         if key not in known and _get(values, key) != {}:
             raise ValueError(f"{path}: {_group_problem(cfg, key)}")
@@ -136,7 +136,7 @@ def _merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
             f"command line: {' '.join(opts)!r} is not a list of KEY VALUE pairs; "
             f"{opts[-1]!r} is left over"
         )
-    known = set(_flat_keys(cfg))
+    known = set(flat_keys(cfg))
     for key, value in zip(opts[::2], opts[1::2]):
         _check_known(key, known, "command line")
         if key in NAME_LISTS and value[:1] not in ("(", "["):
@@ -147,12 +147,12 @@ def _merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
             raise ValueError(f"command line: {_type_problem(cfg, error)}") from error
 
 
-def _flat_keys(node: Mapping, prefix: str = "") -> Iterator[str]:
+def flat_keys(node: Mapping, prefix: str = "") -> Iterator[str]:
     """ "MODEL.DEVICE" and so on: the leaves."""
     for name, value in node.items():
         key = f"{prefix}{name}"
         if isinstance(value, Mapping) and value:
-            yield from _flat_keys(value, f"{key}.")
+            yield from flat_keys(value, f"{key}.")
         else:
             yield key
 

@@ -1,0 +1,77 @@
+#!/bin/sh
+# Train on several devices: sh tools/dist_train.sh CONFIG [NUM_DEVICES] [train_net.py's options] [KEY VALUE ...]
+set -eu
+
+usage() {
+    cat >&2 <<'END'
+usage: sh tools/dist_train.sh CONFIG [NUM_DEVICES] [train_net.py's options] [KEY VALUE ...]
+
+CONFIG       a YAML file, or its name in configs/; a config of mmsegmentation that has one of ours
+             beside it (run_scripts/mm_configs.json)
+NUM_DEVICES  processes of this machine, one a device; without it, as many as
+             SDAA_VISIBLE_DEVICES or CUDA_VISIBLE_DEVICES name
+
+Environment: NNODES (1) machines, of which this is NODE_RANK (0); MASTER_ADDR, PORT (29500): where
+they meet; PYTHON (python).
+END
+    exit 2
+}
+
+fail() {
+    printf 'dist_train.sh: error: %s\n' "$1" >&2
+    exit 2
+}
+
+# The words as one line to paste into a shell
+line() {
+    for word; do
+        case $word in
+            '' | *[!A-Za-z0-9_./:=,@%+-]*)
+                printf " '%s'" "$(printf '%s' "$word" | sed "s/'/'\\\\''/g")" ;;
+            *) printf ' %s' "$word" ;;
+        esac
+    done
+}
+
+is_number() {
+    case $1 in '' | *[!0-9]*) return 1 ;; esac
+}
+
+case ${1-} in '' | -*) usage ;; esac
+config=$1
+shift
+
+# The devices that a variable names; one of a number below 0 hides those after it.
+variable=CUDA_VISIBLE_DEVICES
+[ -z "${SDAA_VISIBLE_DEVICES-}" ] || variable=SDAA_VISIBLE_DEVICES
+eval "visible=\${$variable-}"
+named=$(printf '%s' "$visible" | tr , '\n' | sed '/^ *-/,$d' | grep -c '[^ ]' || true)
+
+if is_number "${1-}"; then
+    num_devices=$1
+    shift
+    if [ -n "$visible" ] && [ "$num_devices" -gt "$named" ]; then
+        fail "NUM_DEVICES is $num_devices, but $variable=$visible names $named; name more, or give fewer"
+    fi
+else
+    [ "$named" -gt 0 ] || usage
+    num_devices=$named
+fi
+
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+python=${PYTHON:-python}
+case $config in
+    *.py) config=$("$python" "$root/run_scripts/mm_names.py" "$config") || exit 2 ;;
+esac
+
+if [ "${NNODES:-1}" -gt 1 ]; then
+    [ -n "${MASTER_ADDR-}" ] || fail "NNODES is $NNODES without MASTER_ADDR; give the host of machine 0"
+    set -- --num-machines "$NNODES" --machine-rank "${NODE_RANK:-0}" \
+        --dist-url "tcp://$MASTER_ADDR:${PORT:-29500}" "$@"
+elif [ -n "${PORT-}" ]; then
+    set -- --dist-url "tcp://${MASTER_ADDR:-127.0.0.1}:$PORT" "$@"
+fi
+set -- "$python" "$root/train_net.py" --config-file "$config" --num-gpus "$num_devices" "$@"
+line "$@" | sed 's/^ //'
+echo
+exec "$@"
