@@ -1,0 +1,1 @@
+"""Modules of torch_sdaa.utils that are simulated: cuda_migrate."""
