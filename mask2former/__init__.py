@@ -17,9 +17,10 @@ from mask2former.data import (  # noqa: E402
 from mask2former.evaluation import InstanceSegEvaluator  # noqa: E402
 from mask2former.modeling.maskformer_model import MaskFormer  # noqa: E402
 from mask2former.modeling.test_time_augmentation import SemanticSegmentorWithTTA  # noqa: E402
-from mask2former.patch import extend_build_model  # noqa: E402
+from mask2former.patch import extend_build_model, know_all_devices  # noqa: E402
 
 extend_build_model()
+know_all_devices()
 
 __all__ = [
     "DETECTRON2_PROVIDER",

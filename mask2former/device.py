@@ -5,12 +5,20 @@ A new accelerator is one entry in `ACCELERATORS`. Everything else asks this file
 
 import importlib
 import importlib.util
+import logging
 import os
+import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any, TypeVar
 
 import torch
+
+logger = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -111,6 +119,17 @@ def device_name(device: torch.device) -> str:
     """What the maker calls it; "" where nobody tells."""
     tell = getattr(_module(device.type), "get_device_name", None)
     return str(tell(device)) if tell else ""
+
+
+def describe(device: torch.device) -> str:
+    """For logs: "TYPE (NAME, PLUGIN VERSION), N visible (VARIABLE=...)", as far as it is known."""
+    if device.type == "cpu":
+        return "cpu"
+    plugin = _entry(device.type).plugin
+    version = getattr(sys.modules.get(plugin), "__version__", "")
+    known = ", ".join(filter(None, [device_name(device), f"{plugin} {version}" if version else ""]))
+    count = f"{device_count(device.type)} visible{visible_devices(device.type)}"
+    return f"{device} ({known}), {count}" if known else f"{device}, {count}"
 
 
 def set_device(device: torch.device) -> None:
@@ -214,7 +233,6 @@ def max_memory_mb(device: torch.device) -> float | None:
     """
     if device.type == "cpu":
         import resource
-        import sys
 
         unit = 1024**2 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
@@ -231,3 +249,29 @@ def empty_cache(device: torch.device) -> None:
     """Return cached blocks to the device."""
     if device.type != "cpu":
         _module(device.type).empty_cache()
+
+
+def retry_on_cpu(function: Callable[..., _Result], *args, **kwargs) -> _Result:
+    """`function(*args, **kwargs)`; if a device's memory is full, once more, then on the CPU.
+
+    Only arguments that are tensors, or have their `.device` and `.to`, are moved; containers
+    stay where they are.
+    """
+    values = [*args, *kwargs.values()]
+    found = {getattr(value, "device", None) for value in values}
+    used = [d for d in found if isinstance(d, torch.device) and d.type != "cpu"]
+    for attempt in range(2):
+        try:
+            return function(*args, **kwargs)
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or not used:
+                raise
+        # Not within `except`: the error would keep the failed call's tensors alive.
+        for device in used if attempt == 0 else []:
+            empty_cache(device)
+    logger.info("Out of memory: %s runs on the CPU", function)
+
+    def on_cpu(value: Any) -> Any:
+        return value.to("cpu") if getattr(value, "device", None) in used else value
+
+    return function(*map(on_cpu, args), **{name: on_cpu(v) for name, v in kwargs.items()})

@@ -9,18 +9,15 @@ import os
 import socket
 import sys
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 import torch
-import torch.distributed as dist
 import torch.multiprocessing as mp
-from detectron2.utils import comm
 
-from mask2former.device import collectives_backend, device_count, set_device, visible_devices
+from mask2former.device import device_count, visible_devices
 from mask2former.engine.user_errors import CANDIDATES, user_sentence
+from mask2former.process_group import join, leave
 
-TIMEOUT = timedelta(minutes=30)
 EXIT_CODE = 1
 
 
@@ -80,7 +77,7 @@ def launch(
     if under_torchrun():
         local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         check_device_count(device_type, local_size)
-        _join(
+        join(
             int(os.environ["LOCAL_RANK"]),
             int(os.environ["RANK"]),
             int(os.environ["WORLD_SIZE"]),
@@ -89,7 +86,7 @@ def launch(
             device_type,
         )
         main(*args)
-        _leave()
+        leave()
         return
     check_device_count(device_type, num_processes)
     if num_processes * num_machines == 1:
@@ -136,7 +133,7 @@ def _process(
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // num_processes))
     rank = machine_rank * num_processes + local_rank
     try:
-        _join(local_rank, rank, num_processes * num_machines, num_processes, dist_url, device_type)
+        join(local_rank, rank, num_processes * num_machines, num_processes, dist_url, device_type)
         main(*args)
     except CANDIDATES as error:
         sentence = user_sentence(error)
@@ -145,29 +142,7 @@ def _process(
         # A sentence instead of the traceback that torch would show of this process.
         sentences.put(sentence)
         raise SystemExit(EXIT_CODE) from error
-    _leave()
-
-
-def _join(
-    local_rank: int, rank: int, world_size: int, local_size: int, url: str, device_type: str
-) -> None:
-    # A CPU has no index to take.
-    if device_type != "cpu":
-        set_device(torch.device(device_type, local_rank))  # before the group: SDAA requires it
-    dist.init_process_group(
-        collectives_backend(device_type),
-        init_method=url,
-        rank=rank,
-        world_size=world_size,
-        timeout=TIMEOUT,
-    )
-    comm.create_local_process_group(local_size)
-    comm.synchronize()
-
-
-def _leave() -> None:
-    comm.synchronize()  # together: gloo aborts a process whose peer hangs up in mid-exchange
-    dist.destroy_process_group()
+    leave()
 
 
 def _free_port() -> int:

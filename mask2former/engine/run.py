@@ -105,7 +105,7 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> OrderedDict | None:
     device = torch.device(cfg.MODEL.DEVICE)
     if device.index is not None:
         devices.set_device(device)  # or memory would be that of the device of index 0
-    logger.info("detectron2: the %s one; device: %s", DETECTRON2_PROVIDER, cfg.MODEL.DEVICE)
+    logger.info("detectron2: the %s one; device: %s", DETECTRON2_PROVIDER, devices.describe(device))
     set_precision(cfg, args.eval_only)
     register_from_config(cfg)
     if args.eval_only:

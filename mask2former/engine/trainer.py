@@ -29,7 +29,6 @@ from mask2former.data import build_test_loader, build_train_loader
 from mask2former.engine.checkpoint import Checkpointer, write_atomically
 from mask2former.engine.optimizer import build_optimizer
 from mask2former.engine.output import open_log, save_config
-from mask2former.engine.sync_batch_norm import convert_sync_batch_norm
 from mask2former.engine.train_step import TrainStep, seed_iteration
 from mask2former.engine.writers import (
     CONSOLE_PERIOD,
@@ -149,8 +148,6 @@ class Trainer(DefaultTrainer):
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         model = build_model(cfg)
         device_type = next(model.parameters()).device.type
-        if not devices.supports_sync_batch_norm(device_type):
-            model = convert_sync_batch_norm(model)
         num_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         logger.info("Model of %.1f M trained parameters on %s", num_trained / 1e6, device_type)
         return model

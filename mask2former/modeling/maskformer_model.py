@@ -3,8 +3,8 @@
 B batch, Q queries, K classes, T targets of an image, H W the padded batch, h w its stride-4 grid.
 """
 
-from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,15 +15,13 @@ from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import BitMasks, ImageList, Instances
 from torch import Tensor, nn
 
-from mask2former.device import empty_cache, full_precision, is_out_of_memory
+from mask2former.device import full_precision, retry_on_cpu
 from mask2former.modeling.criterion.build import build_criterion
 from mask2former.modeling.inference import (
     instance_inference,
     panoptic_inference,
     semantic_inference,
 )
-
-_Result = TypeVar("_Result")
 
 
 class Prediction(NamedTuple):
@@ -284,20 +282,3 @@ def point_generator(mapped: dict, device: torch.device) -> torch.Generator | Non
     if "seed" not in mapped:
         return None
     return torch.Generator(device).manual_seed(mapped["seed"])
-
-
-def retry_on_cpu(function: Callable[..., _Result], *tensors: Tensor) -> _Result:
-    """`function(*tensors)`; if the device's memory is full, once more there, then on the CPU.
-
-    detectron2's retry_if_cuda_oom, for any device.
-    """
-    device = tensors[0].device
-    for attempt in range(2):
-        try:
-            return function(*tensors)
-        except RuntimeError as error:
-            if not is_out_of_memory(error) or device.type == "cpu":
-                raise
-        if attempt == 0:
-            empty_cache(device)
-    return function(*(t.cpu() for t in tensors))

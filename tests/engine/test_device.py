@@ -201,3 +201,32 @@ def test_only_float16_is_scaled():
 )
 def test_out_of_memory(error, expected):
     assert devices.is_out_of_memory(error) is expected
+
+
+def test_out_of_memory_moves_to_the_cpu(monkeypatch):
+    monkeypatch.setattr("mask2former.device.empty_cache", lambda device: None)
+    calls = []
+
+    def hungry(x):
+        calls.append(x.device.type)
+        if x.device.type != "cpu":
+            raise RuntimeError("xpu out of memory. Tried to allocate 20.00 GiB")
+        return x + 1
+
+    class Elsewhere:
+        device = torch.device("meta")
+
+        def to(self, device):
+            assert device == "cpu"
+            return torch.tensor(1)
+
+    assert devices.retry_on_cpu(hungry, x=Elsewhere()) == 2
+    assert calls == ["meta", "meta", "cpu"]
+
+
+def test_other_errors_pass_through():
+    def broken(x):
+        raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        devices.retry_on_cpu(broken, torch.zeros(1))

@@ -12,8 +12,8 @@ from detectron2.utils import comm
 from torch import nn
 
 from mask2former.engine.launch import check_device_count, launch, world_size
-from mask2former.engine.sync_batch_norm import convert_sync_batch_norm
 from mask2former.engine.user_errors import user_sentence
+from mask2former.layers.sync_batch_norm import convert_sync_batch_norm
 
 IMAGES = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
 

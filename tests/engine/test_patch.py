@@ -30,9 +30,14 @@ def cfg():
     del META_ARCH_REGISTRY._obj_map["DeviceProbe"]
 
 
+def cpu_is_best(monkeypatch):
+    found = "mask2former.patch.build_model.resolve_device"
+    monkeypatch.setattr(found, lambda name: torch.device("cpu"))
+
+
 def test_auto_becomes_a_device(cfg, monkeypatch):
     extend_build_model()
-    monkeypatch.setattr("mask2former.patch.resolve_device", lambda name: torch.device("cpu"))
+    cpu_is_best(monkeypatch)
     cfg.freeze()
     for build_model in (
         detectron2.modeling.build_model,
@@ -53,7 +58,7 @@ def test_patching_twice_is_patching_once():
 
 def test_predictor_of_detectron2_takes_auto(cfg, monkeypatch):
     extend_build_model()
-    monkeypatch.setattr("mask2former.patch.resolve_device", lambda name: torch.device("cpu"))
+    cpu_is_best(monkeypatch)
     image = torch.zeros(8, 16, 3, dtype=torch.uint8).numpy()
     assert DefaultPredictor(cfg)(image)["sem_seg"].shape[0] == 3
 

@@ -8,7 +8,7 @@ from detectron2.structures import BitMasks
 from tiny_model import example, tiny_config
 
 from mask2former.modeling.inference import semantic_inference, tight_boxes
-from mask2former.modeling.maskformer_model import Prediction, prepare_target, retry_on_cpu
+from mask2former.modeling.maskformer_model import Prediction, prepare_target
 
 LOSSES = [f"loss_{kind}{i}" for i in ("", "_0", "_1", "_2") for kind in ("ce", "mask", "dice")]
 
@@ -266,31 +266,3 @@ def test_mixed_precision_trains_and_infers():
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         (result,) = model.eval()([example(0)])
     assert result["sem_seg"].dtype == torch.float32 and result["sem_seg"].isfinite().all()
-
-
-def test_out_of_memory_moves_to_the_cpu(monkeypatch):
-    monkeypatch.setattr("mask2former.modeling.maskformer_model.empty_cache", lambda device: None)
-    calls = []
-
-    def hungry(x):
-        calls.append(x.device.type)
-        if x.device.type != "cpu":
-            raise RuntimeError("xpu out of memory. Tried to allocate 20.00 GiB")
-        return x + 1
-
-    class Elsewhere:
-        device = torch.device("meta")
-
-        def cpu(self):
-            return torch.tensor(1)
-
-    assert retry_on_cpu(hungry, Elsewhere()) == 2
-    assert calls == ["meta", "meta", "cpu"]
-
-
-def test_other_errors_pass_through():
-    def broken(x):
-        raise RuntimeError("shapes do not fit")
-
-    with pytest.raises(RuntimeError, match="shapes do not fit"):
-        retry_on_cpu(broken, torch.zeros(1))

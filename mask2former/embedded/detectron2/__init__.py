@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 
 __version__ = "0.6+embedded"
+KNOWS_ALL_DEVICES = True  # the real one knows CUDA only, and says nothing of it
 
 _HINT = (
     "{} is not in the embedded subset; "

@@ -5,11 +5,10 @@ import socket
 from collections.abc import Callable
 from datetime import timedelta
 
-import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from detectron2.utils import comm
+from detectron2.utils import _accelerator, comm
 
 DEFAULT_TIMEOUT = timedelta(minutes=30)
 
@@ -30,13 +29,14 @@ def launch(
     A job of one process runs in this one. Otherwise `main_func` and `args` must be picklable.
 
     Args:
-        num_gpus_per_machine: processes on each machine; without CUDA they run on its CPU.
+        num_gpus_per_machine: processes on each machine, one for each device of its accelerator;
+            without one they run on its CPU.
         dist_url: where the processes meet, e.g. "tcp://127.0.0.1:8686"; "auto" takes a free port
             of this machine; None reads the address from the environment.
         timeout: after which a collective that waits for another process fails.
 
     Raises:
-        ValueError: "auto" with several machines; more processes than this machine has GPUs.
+        ValueError: "auto" with several machines; more processes than this machine has devices.
     """
     world_size = num_machines * num_gpus_per_machine
     if world_size == 1:
@@ -51,10 +51,12 @@ def launch(
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
     if num_machines > 1 and dist_url is not None and dist_url.startswith("file://"):
         logger.warning("%s: a file is no reliable meeting point; prefer tcp://", dist_url)
-    if torch.cuda.is_available() and num_gpus_per_machine > torch.cuda.device_count():
+    accelerator = _accelerator.module()
+    if accelerator is not None and num_gpus_per_machine > accelerator.device_count():
         raise ValueError(
             f"{num_gpus_per_machine} processes asked for, but this machine has "
-            f"{torch.cuda.device_count()} GPU(s); ask for as many at most"
+            f"{accelerator.device_count()} {_accelerator.device_type()} device(s); "
+            "ask for as many at most"
         )
     mp.start_processes(
         _run_worker,
@@ -79,13 +81,11 @@ def _run_worker(
     args: tuple,
     timeout: timedelta,
 ) -> None:
-    if torch.cuda.is_available():
-        backend = "nccl"
-        torch.cuda.set_device(local_rank)
-    else:
-        backend = "gloo"
+    accelerator = _accelerator.module()
+    if accelerator is not None:
+        accelerator.set_device(local_rank)  # before the group: some backends require it
     dist.init_process_group(
-        backend,
+        _accelerator.collectives_backend(),
         init_method=dist_url,
         world_size=world_size,
         rank=machine_rank * num_local + local_rank,

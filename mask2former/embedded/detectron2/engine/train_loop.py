@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from detectron2.utils import comm
+from detectron2.utils import _accelerator, comm
 from detectron2.utils.events import EventStorage, get_event_storage
 
 logger = logging.getLogger(__name__)
@@ -330,12 +330,12 @@ class AMPTrainer(SimpleTrainer):
             async_write_metrics,
         )
         self._device_type = next(model.parameters()).device.type
-        self.grad_scaler = grad_scaler or torch.amp.GradScaler(self._device_type)
+        self.grad_scaler = grad_scaler or _accelerator.grad_scaler(self._device_type)
         self.precision = precision
         self.log_grad_scaler = log_grad_scaler
 
     def _forward(self, data: Any) -> tuple[Mapping[str, torch.Tensor], torch.Tensor]:
-        with torch.autocast(self._device_type, dtype=self.precision):
+        with _accelerator.autocast(self._device_type, self.precision):
             return super()._forward(data)
 
     def _backward(self, total_loss: torch.Tensor) -> None:

@@ -9,6 +9,7 @@ import torch
 from tabulate import tabulate
 
 import detectron2
+from detectron2.utils import _accelerator
 
 __all__ = ["collect_env_info"]
 
@@ -30,11 +31,11 @@ def collect_env_info() -> str:
         ("detectron2", f"{detectron2.__version__} in {os.path.dirname(detectron2.__file__)}"),
         ("torch", f"{torch.__version__} in {os.path.dirname(torch.__file__)}"),
         ("torch threads", torch.get_num_threads()),
-        ("GPU available", torch.cuda.is_available()),
+        ("device type", _accelerator.device_type()),
     ]
-    if torch.cuda.is_available():
-        rows += [
-            (f"GPU {i}", torch.cuda.get_device_name(i)) for i in range(torch.cuda.device_count())
-        ]
+    accelerator = _accelerator.module()
+    if accelerator is not None:
+        name = getattr(accelerator, "get_device_name", lambda index: "of unknown name")
+        rows += [(f"device {i}", name(i)) for i in range(accelerator.device_count())]
     rows += [(package, _version(package)) for package in _PACKAGES]
     return tabulate(rows)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from fvcore.common.history_buffer import HistoryBuffer
 
+from detectron2.utils import _accelerator
 from detectron2.utils.file_io import PathManager
 
 if TYPE_CHECKING:
@@ -302,8 +303,9 @@ class CommonMetricPrinter(EventWriter):
             average = times.avg(storage.count_samples("data_time", self._window_size))
             parts += [f"data_time: {average:.4f}", f"last_data_time: {times.latest():.4f}"]
         parts.append(f"lr: {histories['lr'].latest():.5g}" if "lr" in histories else "lr: N/A")
-        if torch.cuda.is_available():
-            parts.append(f"max_mem: {torch.cuda.max_memory_allocated() / 1024**2:.0f}M")
+        read_memory = getattr(_accelerator.module(), "max_memory_allocated", None)
+        if read_memory is not None:
+            parts.append(f"max_mem: {read_memory() / 1024**2:.0f}M")
         self.logger.info(" %s", "  ".join(parts))
 
     def _eta(self, storage: EventStorage) -> str | None:

@@ -1,22 +1,26 @@
-"""What a detectron2 that knows nothing of this project needs to run its configs."""
+"""Three keys of our configs, for every script that builds its model by detectron2's function."""
 
 import functools
-import sys
 
 import detectron2.modeling
+import torch
 from detectron2.config import CfgNode
 from detectron2.layers import CNNBlockBase
 from torch import nn
 
-from mask2former.device import resolve_device
+from mask2former.device import resolve_device, supports_sync_batch_norm
 from mask2former.layers.checkpointing import recompute_in_backward
+from mask2former.layers.sync_batch_norm import convert_sync_batch_norm
+from mask2former.patch.replace import replace_everywhere
 
 
 def extend_build_model() -> None:
-    """Let detectron2's `build_model` understand two keys, in scripts that are not ours as well.
+    """Let detectron2's `build_model` understand what it would not, in scripts that are not ours.
 
     MODEL.DEVICE "auto", which both detectron2s would hand to torch as it is. The config that is
     passed gets the device's name, because callers such as DefaultPredictor read it again.
+
+    The norm "SyncBN" on a device for which torch's has no kernels.
 
     MODEL.RESNETS.USE_CHECKPOINT, of which their ResNets know nothing.
     """
@@ -33,14 +37,11 @@ def extend_build_model() -> None:
             if was_frozen:
                 cfg.freeze()
         model = original(cfg)
+        if not supports_sync_batch_norm(torch.device(cfg.MODEL.DEVICE).type):
+            model = convert_sync_batch_norm(model)
         resnets = cfg.MODEL.RESNETS
         if "USE_CHECKPOINT" in resnets and resnets.USE_CHECKPOINT:
             recompute_in_backward(m for m in model.modules() if isinstance(m, CNNBlockBase))
         return model
 
-    # Each module that has imported it holds the name by itself. (Not getattr: the embedded one's
-    # packages answer it with an ImportError for what they lack.)
-    for name, module in list(sys.modules.items()):
-        is_detectron2 = name.partition(".")[0] == "detectron2"
-        if is_detectron2 and vars(module).get("build_model") is original:
-            module.build_model = build_model
+    replace_everywhere(original, build_model)

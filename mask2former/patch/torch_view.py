@@ -1,0 +1,45 @@
+"""Torch as modules of detectron2 see it that ask `torch.cuda` for whatever device there is."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils.data import get_worker_info
+
+from mask2former import device as devices
+
+# What stands for a figure that a device does not tell; NaN for all others.
+_UNTOLD = {"memory_summary": ""}
+
+
+class TorchView:
+    """torch, but for the attributes that it is given."""
+
+    def __init__(self, **own) -> None:
+        vars(self).update(own)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+
+class BestDevice:
+    """To stand for torch.cuda: the same functions of the best device type of this machine."""
+
+    def __getattr__(self, name: str) -> Callable:
+        module = getattr(torch, devices.best_device_type())
+        return getattr(module, name, lambda: _UNTOLD.get(name, math.nan))
+
+    def is_available(self) -> bool:
+        return True
+
+    def manual_seed_all(self, seed: int | str) -> None:
+        if get_worker_info() is None:  # a loader's worker must not start a device
+            devices.seed_all(int(seed), devices.best_device_type())
+
+
+class NoDevice:
+    """To stand for torch.cuda where only what CUDA itself has is asked for."""
+
+    def is_available(self) -> bool:
+        return False
