@@ -18,6 +18,8 @@ def add_maskformer2_config(cfg: CN) -> None:
     _add_resnet(cfg)
     _add_swin(cfg)
     cfg.MODEL.DEVICE = "auto"  # new value: sdaa, cuda, mps, cpu, the first that is there
+    # new: print the lines of model zoos (TCAPPDLL ...) as well; log.txt has them in any case
+    cfg.MODEL_ZOO_LOG = False
 
 
 def _add_input(cfg: CN) -> None:

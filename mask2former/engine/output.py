@@ -4,11 +4,13 @@ import logging
 import os
 import sys
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.logger import setup_logger
 
+from mask2former import device as devices
 from mask2former.engine.checkpoint import write_atomically
 from mask2former.engine.user_errors import NoTracebackForUserErrors
 
@@ -35,7 +37,8 @@ def open_log(cfg: CfgNode) -> None:
     for name in LOGGERS:
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name=name, configure_stdout=False)
     logger.info("Command line: %s", " ".join(sys.argv))
-    logger.info("%d process(es)\n%s", comm.get_world_size(), collect_env_info())
+    device = devices.describe(torch.device(cfg.MODEL.DEVICE))
+    logger.info("%d process(es) on %s\n%s", comm.get_world_size(), device, collect_env_info())
 
 
 def save_config(cfg: CfgNode) -> None:

@@ -1,7 +1,5 @@
-"""The two pictures that a training ends with: its losses, and predictions beside the truth."""
+"""The picture of predictions beside the truth that a training ends with."""
 
-import json
-import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -22,7 +20,6 @@ from mask2former.config import predicted_classes
 from mask2former.data import build_mapper
 from mask2former.evaluation.panoptic_truth import read_segment_ids
 
-SMOOTHING = 20  # lines of metrics.json
 NUM_ROWS = 4
 NO_CLASS = -1
 IGNORED = np.array([0, 0, 0], np.uint8)  # colour of pixels that have no class
@@ -30,54 +27,6 @@ MIN_SCORE = 0.5  # of an instance, to be drawn
 NAMED_SHARE = 0.01  # of the image, from which on a segment's name is written into it
 MIN_WIDTH = 800  # of a picture with names in it, so that they can be read
 PIXELS_PER_INCH = 100
-
-
-def draw_loss_curve(metrics_file: str, picture_file: str) -> None:
-    """Losses over iterations, each as it was and smoothed: the sum, and its parts.
-
-    A part is summed over the decoder's layers: loss_ce is loss_ce + loss_ce_0 + loss_ce_1 + ...
-    """
-    with open(metrics_file, encoding="utf-8") as file:
-        lines = [json.loads(line) for line in file]
-    lines = [line for line in lines if "total_loss" in line]
-    iterations = [line["iteration"] for line in lines]
-
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    axes = figure.subplots()
-    for name, values in loss_curves(lines).items():
-        (line,) = axes.plot(iterations, values, alpha=0.25, linewidth=1)
-        axes.plot(iterations, smoothed(values), color=line.get_color(), label=name)
-    axes.set(xlabel="iteration", ylabel="loss, summed over the decoder's layers")
-    axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(picture_file, dpi=120)
-
-
-def loss_curves(lines: Sequence[dict]) -> dict[str, list[float]]:
-    """total_loss, and each part summed over the layers that a line has; NaN where it has none."""
-    curves = {"total_loss": [line["total_loss"] for line in lines]}
-    names = {name for line in lines for name in line if name.startswith("loss_")}
-    for part in sorted({re.sub(r"_\d+$", "", name) for name in names}):
-        layers = {name for name in names if re.fullmatch(rf"{part}(_\d+)?", name)}
-        curves[part] = [
-            sum(line[name] for name in layers & line.keys()) if layers & line.keys() else np.nan
-            for line in lines
-        ]
-    return curves
-
-
-def smoothed(values: Sequence[float], window: int = SMOOTHING) -> np.ndarray:
-    """Mean of each value and those before it, `window` at most; of those that are finite."""
-    values = np.asarray(values, float)
-    is_finite = np.isfinite(values)
-    sums, counts = (
-        np.cumsum(np.insert(x, 0, 0.0)) for x in (np.where(is_finite, values, 0), is_finite)
-    )
-    ends = np.arange(1, len(sums))
-    starts = np.maximum(ends - window, 0)
-    counts = counts[ends] - counts[starts]
-    return np.where(counts > 0, (sums[ends] - sums[starts]) / np.maximum(counts, 1), np.nan)
 
 
 class Classes(NamedTuple):

@@ -14,6 +14,8 @@ from detectron2.utils import comm
 from mask2former import DETECTRON2_PROVIDER
 from mask2former import device as devices
 from mask2former.config import load_config, validate_config
+from mask2former.curves import draw_runs, read_run
+from mask2former.curves.read import METRICS_FILE
 from mask2former.data.class_weights import AUTO, resolve_class_weights
 from mask2former.data.own import derive_from_data, register_from_config
 from mask2former.engine import pictures
@@ -30,7 +32,6 @@ from mask2former.engine.launch import (
 from mask2former.engine.output import open_console, open_log
 from mask2former.engine.trainer import TTA_SUFFIX, Trainer, inference_dir
 from mask2former.engine.user_errors import CANDIDATES, user_sentence
-from mask2former.engine.writers import METRICS_FILE
 from mask2former.modeling.criterion.build import read_class_weights
 
 logger = logging.getLogger(__name__)
@@ -153,7 +154,7 @@ def leave_pictures(cfg: CfgNode, trainer: Trainer) -> None:
     """Draw the losses and some predictions, and say where everything is."""
     folder = cfg.OUTPUT_DIR
     curve = os.path.join(folder, "loss_curve.png")
-    pictures.draw_loss_curve(os.path.join(folder, METRICS_FILE), curve)
+    draw_runs({os.path.basename(os.path.abspath(folder)): read_run(folder)}, curve)
     logger.info("Losses: %s, drawn in %s", os.path.join(folder, METRICS_FILE), curve)
     for name in cfg.DATASETS.TEST[:1]:
         path = os.path.join(folder, "predictions.png")

@@ -133,7 +133,7 @@ class Trainer(DefaultTrainer):
         ]
 
     def build_writers(self) -> list[EventWriter]:
-        return build_writers(self.cfg.OUTPUT_DIR, self.start_iter, self.max_iter)
+        return build_writers(self.cfg, self.start_iter, self.max_iter)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         # Only the position in the schedule: its length and rates are the config's, so that a

@@ -1,10 +1,19 @@
-"""What a run writes while it trains: a line on the console, metrics.json, TensorBoard events."""
+"""What a run writes while it trains: a line on the console, metrics.json, TensorBoard events, and
+the line that model zoos collect."""
 
 import datetime
+import importlib
+import importlib.util
 import json
 import logging
+import math
 import os
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from itertools import takewhile
 
+from detectron2.config import CfgNode
 from detectron2.utils.events import (
     EventStorage,
     EventWriter,
@@ -13,13 +22,14 @@ from detectron2.utils.events import (
     get_event_storage,
 )
 
+from mask2former.curves.read import LOG_FILE, METRICS_FILE
 from mask2former.engine.checkpoint import write_atomically
 
 logger = logging.getLogger(__name__)
 
-METRICS_FILE = "metrics.json"
 CONSOLE_PERIOD = 20  # iterations, as detectron2
 MAX_LINES = 1000  # of metrics.json, below which it has a line for each iteration
+ZOO_UNITS = {"train.loss": "", "train.ips": "imgs/s", "train.total_time": ""}
 
 
 def write_period(max_iter: int) -> int:
@@ -43,14 +53,18 @@ def keep_lines_before(path: str, iteration: int) -> None:
     write_atomically(path, lambda out: out.write("".join(kept).encode()))
 
 
-def build_writers(output_dir: str, start_iter: int, max_iter: int) -> list[EventWriter]:
-    """Writers to metrics.json and TensorBoard, for a run that goes on at `start_iter`."""
-    path = os.path.join(output_dir, METRICS_FILE)
+def build_writers(cfg: CfgNode, start_iter: int, max_iter: int) -> list[EventWriter]:
+    """What writes every `write_period` iterations of a run that goes on at `start_iter`."""
+    folder = cfg.OUTPUT_DIR
+    path = os.path.join(folder, METRICS_FILE)
     keep_lines_before(path, start_iter)
     period = write_period(max_iter)
     return [
         JSONWriter(path, window_size=period),
-        TensorboardXWriter(output_dir, window_size=period, purge_step=start_iter or None),
+        TensorboardXWriter(folder, window_size=period, purge_step=start_iter or None),
+        ModelZooWriter(
+            os.path.join(folder, LOG_FILE), cfg.SOLVER.IMS_PER_BATCH, start_iter, cfg.MODEL_ZOO_LOG
+        ),
     ]
 
 
@@ -94,3 +108,73 @@ def _timing(storage: EventStorage, max_iter: int) -> list[str]:
     storage.put_scalar("eta_seconds", left.total_seconds(), smoothing_hint=False)
     data = histories["data_time"].median(CONSOLE_PERIOD)
     return [f"eta: {left}", f"time: {seconds:.4f}", f"data_time: {data:.4f}"]
+
+
+class ModelZooWriter(EventWriter):
+    """The line from which model zoos read loss and speed, with no prefix, into a log file.
+
+    TCAPPDLL DATE TIME - Epoch: 0 Iteration: 31  rank : 0  train.loss : 3.14  train.ips : 12.3
+    imgs/s train.total_time : 1.3
+
+    Iterations count from 0. The loss is metrics.json's, the median over the iterations since the
+    last line, but nan if it was not finite in one of them. ips counts the images of all processes;
+    total_time is, as in the zoos' published logs, the seconds of one iteration.
+    """
+
+    def __init__(self, log_file: str, num_images: int, start_iter: int, on_console: bool) -> None:
+        """
+        Args:
+            num_images: of an iteration, over all processes.
+            on_console: print the lines too, by the zoo's own logger if it is installed.
+        """
+        self._log_file = log_file
+        self._num_images = num_images
+        self._last = start_iter - 1
+        self._clock = time.perf_counter()
+        self._show = _zoo_console() if on_console else None
+
+    def write(self) -> None:
+        storage = get_event_storage()
+        # Each iteration has one of these, and a loss only if it was finite.
+        num_done = len(self._new(storage, "data_time"))
+        if not num_done:  # called once more when training has ended
+            return
+        losses, times = self._new(storage, "total_loss"), self._new(storage, "time")
+        now = time.perf_counter()
+        # The first iterations are not timed.
+        seconds = statistics.fmean(times) if times else (now - self._clock) / num_done
+        self._last, self._clock = storage.latest()["data_time"][1], now
+        data = {
+            "rank": 0,
+            "train.loss": statistics.median(losses) if len(losses) == num_done else math.nan,
+            "train.ips": self._num_images / seconds,
+            "train.total_time": seconds,
+        }
+        with open(self._log_file, "a", encoding="utf-8") as file:  # which the loggers write to too
+            file.write(zoo_line(self._last, data) + "\n")
+        if self._show:
+            self._show(self._last, data)
+
+    def _new(self, storage: EventStorage, name: str) -> list[float]:
+        if name not in storage.histories():
+            return []
+        recent = reversed(storage.history(name).values())
+        return [value for value, _ in takewhile(lambda x: x[1] > self._last, recent)]
+
+
+def zoo_line(iteration: int, data: Mapping[str, float]) -> str:
+    """The line as tcap_dllogger prints it: two spaces where a number has no unit."""
+    fields = "".join(f" {name} : {value} {ZOO_UNITS.get(name, '')}" for name, value in data.items())
+    return f"TCAPPDLL {datetime.datetime.now()} - Epoch: 0 Iteration: {iteration} {fields}".rstrip()
+
+
+def _zoo_console() -> Callable[[int, Mapping[str, float]], None]:
+    """What prints a line: tcap_dllogger, the zoo's logger, if it is installed, else `print`."""
+    if importlib.util.find_spec("tcap_dllogger") is None:
+        return lambda iteration, data: print(zoo_line(iteration, data), flush=True)
+    zoo = importlib.import_module("tcap_dllogger")
+    level = zoo.Verbosity.DEFAULT
+    console = zoo.Logger([zoo.StdOutBackend(level)])
+    for name, unit in ZOO_UNITS.items():
+        console.metadata(name, {"unit": unit})
+    return lambda iteration, data: console.log(step=(0, iteration), data=data, verbosity=level)

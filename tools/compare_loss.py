@@ -1,0 +1,40 @@
+"""Compare two trainings' losses: python tools/compare_loss.py A B [-o PICTURE.png]
+
+A is the device's run or log, B the reference's (OUTPUT_DIR, metrics.json, log.txt, a log of
+mmengine or with model-zoo lines). The rule is the model zoo's: the mean of (A-B)/B is at most 0.05,
+or that of A-B at most 0.0002, both signed. Beside it stand the unsigned errors, and a loss that is
+not finite fails. The exit code is 0 if A passes, 1 if it fails, and 2 if nothing can be compared.
+"""
+
+import argparse
+import sys
+
+from mask2former.curves import compare, draw_comparison, read_run, report
+from mask2former.curves.read import TOTAL_LOSS
+
+PASS, FAIL, NOTHING = 0, 1, 2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("a", metavar="A", help="run or log of the device")
+    parser.add_argument("b", metavar="B", help="run or log of the reference")
+    parser.add_argument("-o", "--output", metavar="PICTURE", help="draw both losses (.png, .jpg)")
+    args = parser.parse_args()
+    try:
+        a, b = (read_run(path)[TOTAL_LOSS] for path in (args.a, args.b))
+        result = compare(a, b)
+        print(f"A: {args.a}\nB: {args.b}", *report(result), sep="\n")
+        if args.output:
+            draw_comparison(a, b, (args.a, args.b), args.output)
+            print(f"Picture: {args.output}")
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(NOTHING)
+    sys.exit(PASS if result.passes else FAIL)
+
+
+if __name__ == "__main__":
+    main()
