@@ -116,6 +116,26 @@ void forked() {
   state().is_forked = true;
 }
 
+// Every operator that has a kernel for the CPU runs in it. Without this, torch would take those
+// apart that it can build from others: the same numbers, in more calls and with more copies.
+void register_cpu_kernels(torch::Library& library) {
+  const std::set<std::string> others = {
+      "empty.memory_format", "empty_strided", "_copy_from", "_copy_from_and_resize",
+      "_fused_sdp_choice", "is_pinned", "_pin_memory"};
+  auto add = [&](const std::string& name) {
+    library.impl(name.c_str(), torch::CppFunction::makeFromBoxedFunction<&run_on_host>());
+  };
+  auto& dispatcher = c10::Dispatcher::singleton();
+  for (const auto& name : dispatcher.getAllOpNames()) {
+    auto op = dispatcher.findOp(name);
+    auto full = c10::toString(name);
+    if (!op || full.rfind("aten::", 0) != 0 || others.count(full.substr(6))) continue;
+    if (op->hasKernelForDispatchKey(c10::DispatchKey::CPU)) add(full.substr(6));
+  }
+  add("convolution");
+  add("convolution_backward");
+}
+
 C10_REGISTER_GUARD_IMPL(PrivateUse1, Guard);
 REGISTER_ALLOCATOR(kType, device_memory());
 
@@ -157,10 +177,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, library) {
   library.impl("is_pinned", is_pinned);
   library.impl("_pin_memory", pin_memory);
 #endif
-  // Torch would take these apart for a device, with more copies than the CPU's own kernels make.
-  for (const char* name : {"convolution", "convolution_backward"}) {
-    library.impl(name, torch::CppFunction::makeFromBoxedFunction<&run_on_host>());
-  }
+  register_cpu_kernels(library);
 }
 
 TORCH_LIBRARY_IMPL(_, AutocastPrivateUse1, library) {

@@ -15,14 +15,20 @@ inline bool on_device(const at::Tensor& tensor) {
   return tensor.defined() && tensor.device().type() == kType;
 }
 
-inline Block* block_of(const c10::Storage& storage) {
-  auto* block = storage.data_ptr().cast_context<Block>(&Block::remove);
-  TORCH_CHECK(block, "a storage on ", storage.device(), " that the simulator did not make");
-  return block;
+// The CPU storage of a device's storage. One that torch laid over the device's memory, to read it
+// for a file, has none: it gets one that does not own the memory either.
+inline c10::Storage host_storage(const c10::Storage& storage) {
+  const auto* block = storage.data_ptr().cast_context<Block>(&Block::remove);
+  if (block) return block->cpu;
+  auto* data = const_cast<void*>(storage.data());
+  return c10::Storage(
+      c10::Storage::use_byte_size_t(), storage.nbytes(),
+      c10::DataPtr(data, c10::Device(c10::DeviceType::CPU)), nullptr, false);
 }
 
 inline bool same(const c10::Storage& one, const c10::Storage& other) {
-  return one.unsafeGetStorageImpl() == other.unsafeGetStorageImpl();
+  return one.unsafeGetStorageImpl() == other.unsafeGetStorageImpl() ||
+      (one.data() && one.data() == other.data());
 }
 
 inline void copy_geometry(const at::Tensor& from, const at::Tensor& to) {
@@ -42,7 +48,7 @@ inline at::Tensor make_view(const at::Tensor& like, c10::Storage storage, c10::D
 
 // The same memory as a tensor on the CPU.
 inline at::Tensor host_view(const at::Tensor& tensor) {
-  return make_view(tensor, block_of(tensor.storage())->cpu, c10::DispatchKey::CPU);
+  return make_view(tensor, host_storage(tensor.storage()), c10::DispatchKey::CPU);
 }
 
 // What an operator's arguments are on the CPU, and the way back for its results.
@@ -72,7 +78,7 @@ class Crossing {
     if (value.isStorage() && value.toStorage().device_type() == kType) {
       see(value.toStorage().device());
       storages_.push_back(value.toStorage());
-      return block_of(value.toStorage())->cpu;
+      return host_storage(value.toStorage());
     }
     return value;
   }
@@ -102,13 +108,12 @@ class Crossing {
   void update_written() {
     for (auto& [device, host, is_written] : pairs_) {
       if (!is_written) continue;
-      auto* block = block_of(device.storage());
-      if (!same(host.storage(), block->cpu)) {
+      if (!same(host.storage(), host_storage(device.storage()))) {
         device.unsafeGetTensorImpl()->set_storage_keep_dtype(storage_of(host));
       } else if (device.storage().data() != host.storage().data() ||
                  device.storage().nbytes() != host.storage().nbytes()) {
         auto* storage = device.storage().unsafeGetStorageImpl();
-        storage->set_data_ptr_noswap(data_ptr_of(host.storage(), block->device));
+        storage->set_data_ptr_noswap(data_ptr_of(host.storage(), device.device().index()));
         storage->set_nbytes(host.storage().nbytes());
       }
       if (device.sizes() != host.sizes() || device.strides() != host.strides() ||
@@ -161,12 +166,12 @@ class Crossing {
 
   c10::Storage storage_of(const at::Tensor& host) {
     for (const auto& pair : pairs_) {
-      if (same(block_of(pair.device.storage())->cpu, host.storage())) {
+      if (same(host_storage(pair.device.storage()), host.storage())) {
         return pair.device.storage();
       }
     }
     for (const auto& storage : storages_) {
-      if (same(block_of(storage)->cpu, host.storage())) return storage;
+      if (same(host_storage(storage), host.storage())) return storage;
     }
     auto bytes = host.storage().nbytes();
     auto index = device_.value_or(c10::Device(kType, current_device)).index();

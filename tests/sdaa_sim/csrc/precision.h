@@ -93,8 +93,10 @@ inline void call_on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack)
     return op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
   } catch (const c10::Error& error) {
     std::string text = error.what_without_backtrace();
-    if (text.find("not implemented for 'Half'") == std::string::npos &&
-        text.find("not implemented for 'BFloat16'") == std::string::npos) {
+    auto type = text.find("not implemented for ");
+    if (type == std::string::npos ||
+        (text.find("Half", type) == std::string::npos &&
+         text.find("BFloat16", type) == std::string::npos)) {
       throw;
     }
   }

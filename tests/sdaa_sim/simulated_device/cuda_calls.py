@@ -57,13 +57,8 @@ def _guarded(function: Callable, name: str) -> Callable:
 
 def _guard_class(kind: type, name: str) -> None:
     """Guard the construction, in place: a class imported by name is guarded as well."""
-    construct = kind.__init__
-
-    @functools.wraps(construct)
-    def init(self: object, *args: object, **kwargs: object) -> None:
-        _check(name, sys._getframe(1))
-        if construct is not object.__init__:
-            construct(self, *args, **kwargs)
-
-    kind.__init__ = init
+    if "__new__" in vars(kind):
+        kind.__new__ = staticmethod(_guarded(kind.__new__, name))
+    else:
+        kind.__init__ = _guarded(kind.__init__, name)
     kind._guarded = True

@@ -251,28 +251,27 @@ def after_fork() -> None:
 # Streams: a call returns when its work is done, so that their order is never wrong.
 
 
-class Stream(torch.Stream):
-    def __new__(cls, device: _Device = None, priority: int = 0, **ids: int) -> "Stream":
-        if ids:
-            return super().__new__(cls, **ids)
-        return super().__new__(cls, torch.device(settings.name(), _index(device)), priority)
+# Functions, not classes: torch's own methods want exactly torch.Stream and torch.Event.
 
 
-class Event(torch.Event):
-    def __new__(cls, enable_timing: bool = False, **_: bool) -> "Event":
-        return super().__new__(cls, settings.name(), enable_timing=enable_timing)
+def Stream(device: _Device = None, priority: int = 0) -> torch.Stream:
+    return torch.Stream(torch.device(settings.name(), _index(device)), priority=priority)
 
 
-def _stream(device: _Device, stream_id: int) -> Stream:
+def Event(enable_timing: bool = False, blocking: bool = False) -> torch.Event:
+    return torch.Event(settings.name(), enable_timing=enable_timing, blocking=blocking)
+
+
+def _stream(device: _Device, stream_id: int) -> torch.Stream:
     kind = torch._C._autograd.DeviceType.PrivateUse1.value
-    return Stream(stream_id=stream_id, device_index=_index(device), device_type=int(kind))
+    return torch.Stream(stream_id=stream_id, device_index=_index(device), device_type=int(kind))
 
 
-def current_stream(device: _Device = None) -> Stream:
+def current_stream(device: _Device = None) -> torch.Stream:
     return _stream(device, _C.get_stream(_index(device)))
 
 
-def default_stream(device: _Device = None) -> Stream:
+def default_stream(device: _Device = None) -> torch.Stream:
     return _stream(device, 0)
 
 
