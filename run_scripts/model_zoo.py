@@ -51,7 +51,12 @@ def argument_parser(default_config: str) -> argparse.ArgumentParser:
         help=f"a YAML file, its name in configs/, or one of {mm_names.NAMES_FILE}; "
         f"default: {default_config}",
     )
-    add("config", dest="config_option", metavar="CONFIG", help="the same as an option")
+    parser.add_argument(
+        *("--config", "--config-file"),
+        dest="config_option",
+        metavar="CONFIG",
+        help="the same as an option",
+    )
     add(
         "launcher",
         choices=("none", "pytorch"),
