@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
-from mask2former.curves.compare import MAX_RELATIVE_ERROR
+from mask2former.curves.compare import MAX_RELATIVE_ERROR, compare
 from mask2former.curves.read import (
     IMAGES_PER_SECOND,
     LEARNING_RATE,
@@ -20,7 +20,7 @@ from mask2former.curves.read import (
     Series,
 )
 
-SMOOTHED_SHARE = 10  # a smoothed value is the mean over this part of the run
+SMOOTHED_SHARE = 20  # a smoothed value is the mean over this part of the run
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
 BROKEN = "#C00000"
 HEIGHT = 2.8  # of a row of panels, in inches
@@ -134,29 +134,35 @@ def _mark_broken(axes: Axes, label: str, iterations: np.ndarray) -> None:
 
 
 def draw_comparison(a: Series, b: Series, labels: tuple[str, str], picture_file: str) -> None:
-    """Two losses, and below them how far A is from the reference B, in percent."""
+    """Two losses, and below them how far A is from the reference B, in percent of it.
+
+    Raises:
+        ValueError: they have no iteration in common, or the picture is of no known kind.
+    """
+    result = compare(a, b)
     figure = Figure(figsize=(11, 7), layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.1, w_pad=0.1)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     named = zip(("A", "B"), labels, COLOURS, (a, b))
     curves = [Curve(f"{x}: {label}", colour, series) for x, label, colour, series in named]
     _draw_panel(upper, Panel("Loss", curves))
     upper.set_xlabel("")
 
-    shared, in_a, in_b = np.intersect1d(a.iterations, b.iterations, return_indices=True)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        relative = (a.values[in_a] - b.values[in_b]) / b.values[in_b]
-    relative[~np.isfinite(relative)] = np.nan
+    relative = np.where(np.isfinite(result.relative), result.relative, np.nan)
     lower.axhspan(-MAX_RELATIVE_ERROR, MAX_RELATIVE_ERROR, color="#009E73", alpha=0.12, linewidth=0)
     lower.axhline(0, color="#444444", linewidth=0.8)
-    lower.plot(shared, relative, color=COLOURS[6], alpha=0.35, linewidth=0.8)
-    lower.plot(shared, smoothed(relative), color=COLOURS[6], linewidth=1.8)
+    lower.plot(result.iterations, relative, color=COLOURS[6], alpha=0.35, linewidth=0.8)
+    lower.plot(result.iterations, smoothed(relative), color=COLOURS[6], linewidth=1.8)
     _style(lower, f"(A - B) / B; the band is ±{MAX_RELATIVE_ERROR:.0%}")
     lower.yaxis.set_major_formatter(PercentFormatter(1))
     _save(figure, picture_file)
 
 
 def smoothed(values: Sequence[float]) -> np.ndarray:
-    """Mean over the values around each, of those that are finite; at the ends over fewer."""
+    """Mean over the values around each, of those that are finite.
+
+    At the start, where losses fall steeply, over as few after it as there are before it.
+    """
     values = np.asarray(values, float)
     half = max(1, len(values) // SMOOTHED_SHARE // 2)
     is_finite = np.isfinite(values)
@@ -164,7 +170,8 @@ def smoothed(values: Sequence[float]) -> np.ndarray:
         np.cumsum(np.insert(x, 0, 0.0)) for x in (np.where(is_finite, values, 0), is_finite)
     )
     here = np.arange(len(values))
-    starts, ends = np.maximum(here - half, 0), np.minimum(here + half + 1, len(values))
+    before = np.minimum(half, here)
+    starts, ends = here - before, np.minimum(here + before + 1, len(values))
     counts = counts[ends] - counts[starts]
     return np.where(counts > 0, (sums[ends] - sums[starts]) / np.maximum(counts, 1), np.nan)
 
