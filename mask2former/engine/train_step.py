@@ -4,6 +4,7 @@ import logging
 import math
 import random
 import time
+import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
@@ -57,6 +58,8 @@ class TrainStep(SimpleTrainer):
         self.device = next(model.parameters()).device
         self.amp_dtype = amp_dtype
         self.grad_scaler = devices.grad_scaler(self.device.type, amp_dtype or torch.float32)
+        # torch takes a first step that is left out for one that comes too late.
+        warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step\(\)` before")
 
     def read_from(self, data_loader: Iterable[list[dict]]) -> None:
         """Train on `data_loader` from now on. Its first batch is read at once.
@@ -131,12 +134,9 @@ class TrainStep(SimpleTrainer):
         Raises:
             FloatingPointError: the loss was not finite in too many iterations running.
         """
-        # With float16 the scaler deals with an overflow of the gradients; there is one now and
-        # then by design, while it looks for the largest scale. Below 1 it looks in vain.
-        watched = {k: v for k, v in metrics.items() if "loss" in k}
-        if not self.grad_scaler.is_enabled() or self.grad_scaler.get_scale() < 1:
-            watched["grad_norm"] = metrics["grad_norm"]
-        bad = [name for name, value in watched.items() if not math.isfinite(value)]
+        bad = [k for k, v in metrics.items() if "loss" in k and not math.isfinite(v)]
+        if not math.isfinite(metrics["grad_norm"]) and not self._scaler_copes():
+            bad.append("grad_norm")
         if not bad:
             self.num_non_finite_steps = 0
             return True
@@ -153,6 +153,14 @@ class TrainStep(SimpleTrainer):
             )
         logger.warning("%s; this step is left out", found)
         return False
+
+    def _scaler_copes(self) -> bool:
+        """Whether gradients that are not finite are the scaler's business.
+
+        With float16 there are some now and then by design, while it looks for the largest scale.
+        Below 1 it looks in vain.
+        """
+        return self.grad_scaler.is_enabled() and self.grad_scaler.get_scale() >= 1
 
     def _put(self, metrics: dict[str, float]) -> None:
         storage = get_event_storage()
