@@ -59,6 +59,11 @@ class DeviceProcessGroup(dist.ProcessGroup):
         self._backend = backend
         self._ranks = rank, size
         self._gloo = dist.ProcessGroupGloo(store, rank, size, timeout)
+        # It tells torch the group's device types, and keeps its name.
+        kind = dist.ProcessGroup.BackendType.CUSTOM
+        if hasattr(self, "_set_default_backend"):  # torch 2.4 has it not, and needs it not
+            self._set_default_backend(kind)
+        self._register_backend(torch.device(settings.name()), kind, self._gloo)
 
     def getBackendName(self) -> str:
         return self._backend
@@ -68,10 +73,6 @@ class DeviceProcessGroup(dist.ProcessGroup):
 
     def size(self) -> int:
         return self._ranks[1]
-
-    @property
-    def _device_types(self) -> list[torch.device]:
-        return [torch.device(settings.name())]
 
     @property
     def supports_coalescing(self) -> bool:
