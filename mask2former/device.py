@@ -33,6 +33,7 @@ class Accelerator:
     in_detectron2: bool = False  # detectron2 is written for it
     fused_sampling: bool = False  # torch's grid_sample is one fast kernel there
     sync_batch_norm: bool = False  # torch.nn.SyncBatchNorm has its kernels there
+    operators: str = ""  # package with operators for it that torch does not have
 
 
 _HALVES = (torch.float16, torch.bfloat16)
@@ -40,7 +41,7 @@ _HALVES = (torch.float16, torch.bfloat16)
 # In the order in which `auto` looks for them. SDAA stands before CUDA: its cuda_migrate
 # makes torch.cuda answer as well.
 ACCELERATORS = [
-    Accelerator("sdaa", "tccl", "torch_sdaa", _HALVES, "SDAA_VISIBLE_DEVICES"),
+    Accelerator("sdaa", "tccl", "torch_sdaa", _HALVES, "SDAA_VISIBLE_DEVICES", operators="tecoops"),
     Accelerator("cuda", "nccl", "", _HALVES, "CUDA_VISIBLE_DEVICES", True, True, True),
     Accelerator("mps", amp_dtypes=(torch.float16,), fused_sampling=True),
     Accelerator("cpu", amp_dtypes=(torch.bfloat16,), in_detectron2=True, fused_sampling=True),
@@ -147,6 +148,11 @@ def collectives_backend(device_type: str) -> str:
 def supports_sync_batch_norm(device_type: str) -> bool:
     """Whether torch.nn.SyncBatchNorm has its kernels there; NaiveSyncBatchNorm runs anywhere."""
     return _entry(device_type).sync_batch_norm
+
+
+def operator_package(device_type: str) -> str:
+    """Package with operators that torch does not have, and that need not be installed; or ""."""
+    return _entry(device_type).operators
 
 
 def has_fused_sampling(device_type: str) -> bool:

@@ -129,6 +129,7 @@ def test_a_device_that_is_not_in_the_table_gets_what_runs_anywhere():
     assert devices.collectives_backend("xpu") == "gloo"
     assert not devices.supports_sync_batch_norm("xpu")
     assert not devices.has_fused_sampling("xpu")
+    assert devices.operator_package("xpu") == ""
 
 
 def test_a_plugin_with_amp_of_its_own_only(fake_accelerator):

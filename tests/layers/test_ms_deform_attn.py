@@ -1,9 +1,11 @@
+"""What holds for every op that runs here, and for the module and the choice between them."""
+
 import logging
-import math
 
 import numpy as np
 import pytest
 import torch
+from deform_attn_cases import SHAPES, deform_attn_with_loops, gradients, levels_of, random_inputs
 
 from mask2former.layers.ms_deform_attn import (
     MS_DEFORM_ATTN_REGISTRY,
@@ -11,64 +13,97 @@ from mask2former.layers.ms_deform_attn import (
     MSDeformAttnOp,
     build_ms_deform_attn,
 )
-from mask2former.layers.ms_deform_attn.reference import ms_deform_attn_reference
+from mask2former.layers.ms_deform_attn.reference import Reference, ms_deform_attn_reference
 
-SHAPES = [(3, 5), (2, 2), (1, 4)]
 OPS = [name for name, op in MS_DEFORM_ATTN_REGISTRY if not op.why_not("cpu")]
 
 
-def deform_attn_with_loops(value, spatial_shapes, locations, weights):
-    """The definition, one bilinear corner at a time."""
-    batch, _, heads, channels = value.shape
-    _, queries, _, _, points, _ = locations.shape
-    output = np.zeros((batch, queries, heads, channels))
-    starts = np.cumsum([0] + [h * w for h, w in spatial_shapes])
-    for b, q, m in np.ndindex(batch, queries, heads):
-        for level, (height, width) in enumerate(spatial_shapes):
-            for p in range(points):
-                x = locations[b, q, m, level, p, 0] * width - 0.5
-                y = locations[b, q, m, level, p, 1] * height - 0.5
-                for row in (math.floor(y), math.floor(y) + 1):
-                    for column in (math.floor(x), math.floor(x) + 1):
-                        if 0 <= row < height and 0 <= column < width:
-                            corner = (1 - abs(y - row)) * (1 - abs(x - column))
-                            pixel = starts[level] + row * width + column
-                            output[b, q, m] += (
-                                weights[b, q, m, level, p] * corner * value[b, pixel, m]
-                            )
-    return output.reshape(batch, queries, heads * channels)
+def run(name, inputs, shapes=SHAPES):
+    value, locations, weights = inputs
+    return build_ms_deform_attn(name, "cpu").run(value, levels_of(shapes), locations, weights)
 
 
-def random_inputs(batch=2, queries=4, heads=2, channels=3, points=2, spread=1.4):
-    torch.manual_seed(0)
-    size = sum(h * w for h, w in SHAPES)
-    value = torch.randn(batch, size, heads, channels, dtype=torch.float64)
-    locations = torch.rand(batch, queries, heads, len(SHAPES), points, 2, dtype=torch.float64)
-    locations = (locations - 0.5) * spread + 0.5  # with spread > 1, some beyond the border
-    weights = torch.rand(batch, queries, heads, len(SHAPES), points, dtype=torch.float64)
-    return value, locations, weights
+def test_levels():
+    levels = levels_of()
+    assert levels.shapes == tuple(SHAPES)
+    assert levels.sizes.tolist() == [[5, 3], [2, 2], [4, 1]]  # (W, H)
+    assert levels.starts.tolist() == [0, 15, 19]
+    assert (levels.sizes.dtype, levels.starts.dtype) == (torch.float32, torch.int64)
 
 
 @pytest.mark.parametrize("name", OPS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_op_agrees_with_loops(name, dtype):
-    value, locations, weights = random_inputs()
-    expected = deform_attn_with_loops(value.numpy(), SHAPES, locations.numpy(), weights.numpy())
-    op = build_ms_deform_attn(name, "cpu")
-    result = op.run(value.to(dtype), SHAPES, locations.to(dtype), weights.to(dtype))
+@pytest.mark.parametrize("shapes", [SHAPES, [(7, 3)], [(1, 1)], [(1, 1), (1, 6), (5, 1), (13, 11)]])
+def test_op_agrees_with_loops(name, dtype, shapes):
+    inputs = random_inputs(shapes)
+    expected = deform_attn_with_loops(inputs[0], shapes, *inputs[1:])
+    result = run(name, [x.to(dtype) for x in inputs], shapes)
     assert result.dtype == dtype
     tolerance = 1e-12 if dtype == torch.float64 else 1e-5
     np.testing.assert_allclose(result.numpy(), expected, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", OPS)
-def test_op_gradients(name):
-    value, locations, weights = random_inputs(batch=1, queries=2)
-    op = build_ms_deform_attn(name, "cpu")
-    torch.autograd.gradcheck(
-        lambda v, x, w: op.run(v, SHAPES, x, w),
-        [t.requires_grad_() for t in (value, locations, weights)],
+@pytest.mark.parametrize("shapes", [SHAPES, [(1, 1), (2, 3)]])
+def test_op_gradients(name, shapes):
+    inputs = random_inputs(shapes, batch=2, queries=2)
+    assert torch.autograd.gradcheck(
+        lambda *x: run(name, x, shapes), [x.requires_grad_() for x in inputs]
     )
+
+
+def places_of_note():
+    """For maps of 2^n pixels, on which they are exact: centres, borders, corners, far outside."""
+    places = torch.tensor(
+        [-1e4, -1.0, -1 / 8, -1 / 16, 0.0, 1 / 16, 1 / 8, 1 / 4, 15 / 16, 1.0, 17 / 16, 9 / 8, 1e4],
+        dtype=torch.float64,
+    )
+    return torch.cartesian_prod(places, places)  # (169,2)
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_places_of_note(name):
+    shapes = [(4, 8), (1, 1), (8, 2)]
+    value, _, weights = random_inputs(shapes, batch=1, queries=169, points=1)
+    locations = places_of_note()[None, :, None, None, None].expand(1, -1, 2, 3, 1, 2)
+    inputs = value, locations, weights
+    expected = deform_attn_with_loops(value, shapes, locations, weights)
+    np.testing.assert_allclose(run(name, inputs, shapes).numpy(), expected, rtol=0, atol=1e-12)
+    # At a pixel's centre the slopes to its left and right differ; all take the same.
+    for result, same in zip(
+        gradients(build_ms_deform_attn(name, "cpu"), inputs, shapes),
+        gradients(Reference, inputs, shapes),
+    ):
+        torch.testing.assert_close(result, same, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_layout_of_the_inputs_does_not_matter(name):
+    value, locations, weights = random_inputs()
+    weights = weights[:1, :1].expand(2, 4, -1, -1, -1)
+    expected = run(name, (value, locations, weights.contiguous()))
+    scattered = [
+        value.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0),
+        locations.permute(5, 4, 3, 2, 1, 0).contiguous().permute(5, 4, 3, 2, 1, 0),
+        weights,
+    ]
+    assert not any(x.is_contiguous() for x in scattered)
+    torch.testing.assert_close(run(name, scattered), expected, rtol=0, atol=1e-14)
+    op = build_ms_deform_attn(name, "cpu")
+    for result, same in zip(
+        gradients(op, scattered), gradients(op, [x.contiguous() for x in scattered])
+    ):
+        torch.testing.assert_close(result, same, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize("sizes", [{"batch": 0}, {"queries": 0}])
+def test_nothing_to_do(name, sizes):
+    inputs = random_inputs(**sizes)
+    result, *grads = gradients(build_ms_deform_attn(name, "cpu"), inputs)
+    assert result.shape == (sizes.get("batch", 2), sizes.get("queries", 4), 6)
+    assert [g.shape for g in grads] == [x.shape for x in inputs]
+    assert not any(g.any() for g in grads)
 
 
 def test_module_samples_where_it_says():
@@ -92,10 +127,10 @@ def test_module_samples_where_it_says():
     weights = module.attention_weights(query).view(2, 4, 2, 6).softmax(-1).view(2, 4, 2, 3, 2)
     value = module.value_proj(feature).view(2, size, 2, 4)
     attended = deform_attn_with_loops(
-        *(value.detach().numpy(), SHAPES, locations.detach().numpy(), weights.detach().numpy())
+        *(value.detach(), SHAPES, locations.detach(), weights.detach())
     )
     expected = module.output_proj(torch.from_numpy(attended))
-    torch.testing.assert_close(module(query, places, feature, SHAPES), expected)
+    torch.testing.assert_close(module(query, places, feature, levels_of()), expected)
 
 
 def test_initial_points_run_along_eight_directions():
@@ -112,17 +147,26 @@ def test_initial_points_run_along_eight_directions():
     assert (module.attention_weights.bias == 0).all()
 
 
-def test_auto_takes_the_highest_rank_that_runs_and_says_so_once(caplog, monkeypatch):
+@pytest.fixture
+def fresh_choice():
+    build_ms_deform_attn.cache_clear()
+    yield
+    build_ms_deform_attn.cache_clear()
+
+
+def test_auto_takes_the_highest_rank_that_runs_and_says_so_once(caplog, monkeypatch, fresh_choice):
     class Fast(MSDeformAttnOp):
-        rank = 1
         run = staticmethod(ms_deform_attn_reference)
+
+        @staticmethod
+        def rank(device_type):
+            return 9
 
         @staticmethod
         def why_not(device_type):
             return "" if device_type == "somewhere" else "made for somewhere"
 
     monkeypatch.setitem(MS_DEFORM_ATTN_REGISTRY._obj_map, "Fast", Fast)
-    build_ms_deform_attn.cache_clear()
     with caplog.at_level(logging.INFO, logger="mask2former"):
         assert build_ms_deform_attn("auto", "somewhere") is Fast
         assert build_ms_deform_attn("auto", "elsewhere") is not Fast
@@ -130,14 +174,27 @@ def test_auto_takes_the_highest_rank_that_runs_and_says_so_once(caplog, monkeypa
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 2
     assert "on somewhere: Fast" in messages[0]
-    assert "on elsewhere: Reference" in messages[1] and "made for somewhere" in messages[1]
+    assert "on elsewhere: Gather" in messages[1] and "made for somewhere" in messages[1]
     with pytest.raises(ValueError, match="does not run on elsewhere: made for somewhere"):
         build_ms_deform_attn("Fast", "elsewhere")
-    build_ms_deform_attn.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("device_type", "chosen"),
+    [("cpu", "Reference"), ("cuda", "Reference"), ("mps", "Reference"), ("sdaa", "Gather")],
+)
+def test_grid_sample_is_for_devices_with_a_kernel_for_it(device_type, chosen, caplog, fresh_choice):
+    with caplog.at_level(logging.INFO, logger="mask2former"):
+        op = build_ms_deform_attn("auto", device_type)
+    assert op is MS_DEFORM_ATTN_REGISTRY.get(chosen)
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert f"on {device_type}: {chosen} (the fastest that runs there; not Tecoops: " in message
+    for name in OPS:  # a config may ask for any of them anywhere
+        assert build_ms_deform_attn(name, device_type) is MS_DEFORM_ATTN_REGISTRY.get(name)
 
 
 def test_unknown_op_names_the_known_ones():
-    with pytest.raises(ValueError, match="'Nonsense'; set it to auto, Reference"):
+    with pytest.raises(ValueError, match="'Nonsense'; set it to auto, Gather, Reference, Tecoops"):
         build_ms_deform_attn("Nonsense", "cpu")
     with pytest.raises(ValueError, match="'Nonsense'"):  # said before there is any input
         MSDeformAttn(dim=8, num_levels=1, num_heads=4, num_points=1, op_name="Nonsense")

@@ -1,6 +1,6 @@
 """Multi-scale deformable attention (Deformable DETR, sec. 4.1): one module, several ops."""
 
-from mask2former.layers.ms_deform_attn import reference  # noqa: F401  (registers it)
+from mask2former.layers.ms_deform_attn import gather, reference, tecoops  # noqa: F401  (registers)
 from mask2former.layers.ms_deform_attn.build import (
     MS_DEFORM_ATTN_REGISTRY,
     MSDeformAttnOp,
@@ -8,4 +8,9 @@ from mask2former.layers.ms_deform_attn.build import (
 )
 from mask2former.layers.ms_deform_attn.module import MSDeformAttn
 
-__all__ = ["MS_DEFORM_ATTN_REGISTRY", "MSDeformAttn", "MSDeformAttnOp", "build_ms_deform_attn"]
+__all__ = [
+    "MS_DEFORM_ATTN_REGISTRY",
+    "MSDeformAttn",
+    "MSDeformAttnOp",
+    "build_ms_deform_attn",
+]

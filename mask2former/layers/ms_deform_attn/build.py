@@ -6,10 +6,11 @@ A new way is one file here with one class, registered and imported by this packa
 
 import functools
 import logging
-from collections.abc import Sequence
 
 from detectron2.utils.registry import Registry
 from torch import Tensor
+
+from mask2former.layers.levels import Levels
 
 MS_DEFORM_ATTN_REGISTRY = Registry("MS_DEFORM_ATTN")
 MS_DEFORM_ATTN_REGISTRY.__doc__ = "Subclasses of MSDeformAttnOp; MODEL.SEM_SEG_HEAD.MS_DEFORM_ATTN"
@@ -20,7 +21,10 @@ logger = logging.getLogger(__name__)
 class MSDeformAttnOp:
     """One way to compute deformable attention. Stateless: it is used as a class."""
 
-    rank = 0  # of the ops that run on a device, `auto` takes the one of the highest rank
+    @staticmethod
+    def rank(device_type: str) -> int:
+        """Of the ops that run on a device type, `auto` takes the one of the highest rank there."""
+        raise NotImplementedError
 
     @staticmethod
     def why_not(device_type: str) -> str:
@@ -29,17 +33,14 @@ class MSDeformAttnOp:
 
     @staticmethod
     def run(
-        value: Tensor,
-        spatial_shapes: Sequence[tuple[int, int]],
-        sampling_locations: Tensor,
-        attention_weights: Tensor,
+        value: Tensor, levels: Levels, sampling_locations: Tensor, attention_weights: Tensor
     ) -> Tensor:
         """Sum over levels and points of weight times the bilinear value at the location.
 
         A location is (x, y) with (0, 0) the top left and (1, 1) the bottom right corner of its
         level; values beyond the border are zero.
 
-        Shapes: (B,S,M,D), L x (H,W), (B,Q,M,L,P,2), (B,Q,M,L,P) -> (B,Q,M*D)
+        Shapes: (B,S,M,D), L levels, (B,Q,M,L,P,2), (B,Q,M,L,P) -> (B,Q,M*D)
         """
         raise NotImplementedError
 
@@ -68,7 +69,7 @@ def build_ms_deform_attn(name: str, device_type: str) -> type[MSDeformAttnOp]:
     refusals = {known: op.why_not(device_type) for known, op in ops.items()}
     if name == "auto":
         usable = [known for known in ops if not refusals[known]]
-        name = max(usable, key=lambda known: ops[known].rank)
+        name = max(usable, key=lambda known: ops[known].rank(device_type))
         others = [f"not {known}: {why}" for known, why in refusals.items() if why]
         reason = "; ".join(["the fastest that runs there", *others])
     elif refusals[name]:

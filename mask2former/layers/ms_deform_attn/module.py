@@ -4,11 +4,11 @@ B batch, Q queries, C channels, M heads, L levels, P points, S = sum of H * W ov
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from mask2former.layers.levels import Levels
 from mask2former.layers.ms_deform_attn.build import build_ms_deform_attn, check_name
 
 
@@ -63,17 +63,13 @@ class MSDeformAttn(nn.Module):
             nn.init.zeros_(projection.bias)
 
     def forward(
-        self,
-        query: Tensor,
-        reference_points: Tensor,
-        feature: Tensor,
-        spatial_shapes: Sequence[tuple[int, int]],
+        self, query: Tensor, reference_points: Tensor, feature: Tensor, levels: Levels
     ) -> Tensor:
         """
         Args:
             reference_points: the queries' own places, (x, y) in [0, 1].
-            feature: the levels, flattened and joined in the order of spatial_shapes.
-        Shapes: (B,Q,C), (Q,2), (B,S,C), L x (H,W) -> (B,Q,C)
+            feature: the levels, flattened and joined in the order of `levels`.
+        Shapes: (B,Q,C), (Q,2), (B,S,C), L levels -> (B,Q,C)
         """
         per_sample = (self.num_heads, self.num_levels, self.num_points)
         value = self.value_proj(feature).unflatten(-1, (self.num_heads, -1))  # (B,S,M,D)
@@ -81,8 +77,7 @@ class MSDeformAttn(nn.Module):
         weights = weights.softmax(-1).unflatten(-1, per_sample[1:])  # (B,Q,M,L,P)
         # An offset is learned in pixels of its level.
         offsets = self.sampling_offsets(query).unflatten(-1, (*per_sample, 2))  # (B,Q,M,L,P,2)
-        sizes = offsets.new_tensor([(width, height) for height, width in spatial_shapes])  # (L,2)
-        locations = reference_points[:, None, None, None] + offsets / sizes[:, None]
+        locations = reference_points[:, None, None, None] + offsets / levels.sizes[:, None]
 
         op = build_ms_deform_attn(self.op_name, query.device.type)
-        return self.output_proj(op.run(value, spatial_shapes, locations, weights))
+        return self.output_proj(op.run(value, levels, locations, weights))

@@ -3,32 +3,29 @@
 B batch, Q queries, M heads, D channels a head, L levels, P points, S = sum of all H * W.
 """
 
-from collections.abc import Sequence
-
 import torch.nn.functional as F
 from torch import Tensor
 
+from mask2former.device import has_fused_sampling
+from mask2former.layers.levels import Levels
 from mask2former.layers.ms_deform_attn.build import MS_DEFORM_ATTN_REGISTRY, MSDeformAttnOp
 
 
 def ms_deform_attn_reference(
-    value: Tensor,
-    spatial_shapes: Sequence[tuple[int, int]],
-    sampling_locations: Tensor,
-    attention_weights: Tensor,
+    value: Tensor, levels: Levels, sampling_locations: Tensor, attention_weights: Tensor
 ) -> Tensor:
     """One grid_sample a level, each head an image of its own.
 
-    Shapes: (B,S,M,D), L x (H,W), (B,Q,M,L,P,2), (B,Q,M,L,P) -> (B,Q,M*D)
+    Shapes: (B,S,M,D), L levels, (B,Q,M,L,P,2), (B,Q,M,L,P) -> (B,Q,M*D)
     """
     batch, _, num_heads, _ = value.shape
     maps = value.permute(0, 2, 3, 1).flatten(0, 1)  # (B*M,D,S)
     grids = (2 * sampling_locations - 1).transpose(1, 2).flatten(0, 1)  # (B*M,Q,L,P,2)
     weights = attention_weights.transpose(1, 2).flatten(0, 1)  # (B*M,Q,L,P)
-    levels = maps.split([height * width for height, width in spatial_shapes], dim=2)
+    level_maps = maps.split([height * width for height, width in levels.shapes], dim=2)
 
     output = 0
-    for level, (level_map, size) in enumerate(zip(levels, spatial_shapes)):
+    for level, (level_map, size) in enumerate(zip(level_maps, levels.shapes)):
         sampled = F.grid_sample(
             level_map.unflatten(2, size), grids[:, :, level], align_corners=False
         )  # (B*M,D,Q,P)
@@ -41,6 +38,10 @@ class Reference(MSDeformAttnOp):
     """Plain PyTorch."""
 
     run = staticmethod(ms_deform_attn_reference)
+
+    @staticmethod
+    def rank(device_type: str) -> int:
+        return 2 if has_fused_sampling(device_type) else 0
 
     @staticmethod
     def why_not(device_type: str) -> str:

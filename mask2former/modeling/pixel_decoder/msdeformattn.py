@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mask2former.device import full_precision
 from mask2former.layers.checkpointing import recompute_in_backward
 from mask2former.layers.detr import Layer
+from mask2former.layers.levels import Levels, describe_levels
 from mask2former.layers.ms_deform_attn import MSDeformAttn
 from mask2former.layers.position_encoding import pixels_and_positions
 
@@ -31,12 +32,12 @@ class DeformableEncoderLayer(Layer):
         feature: Tensor,
         position: Tensor,
         reference_points: Tensor,
-        spatial_shapes: Sequence[tuple[int, int]],
+        levels: Levels,
     ) -> Tensor:
-        """Shapes: (B,S,C), (S,C), (S,2), L x (H,W) -> (B,S,C)"""
+        """Shapes: (B,S,C), (S,C), (S,2), L levels -> (B,S,C)"""
 
         def attend(x: Tensor) -> Tensor:
-            return self.self_attn(x + position, reference_points, x, spatial_shapes)
+            return self.self_attn(x + position, reference_points, x, levels)
 
         feature = self.step(feature, self.norm1, attend)
         return self.step(feature, self.norm2, self.feed_forward)
@@ -50,19 +51,18 @@ class DeformableEncoder(nn.Module):
         self.encoder = nn.ModuleDict({"layers": nn.ModuleList(layers)})  # official keys
         self.level_embed = nn.Parameter(torch.randn(num_levels, dim))
 
-    def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Shapes: L x (B,C,H,W) -> L x (B,C,H,W)"""
-        spatial_shapes = [tuple(level.shape[-2:]) for level in levels]
-        pixels, positions = zip(*(pixels_and_positions(level) for level in levels))
+        shapes = [tuple(feature.shape[-2:]) for feature in features]
+        pixels, positions = zip(*(pixels_and_positions(feature) for feature in features))
         feature = torch.cat(pixels, dim=1)
         position = torch.cat([p + embedding for p, embedding in zip(positions, self.level_embed)])
-        reference_points = torch.cat(
-            [pixel_centers(*size, feature.device) for size in spatial_shapes]
-        )
+        reference_points = torch.cat([pixel_centers(*shape, feature.device) for shape in shapes])
+        levels = describe_levels(shapes, feature.device)
         for layer in self.encoder["layers"]:
-            feature = layer(feature, position, reference_points, spatial_shapes)
-        split = feature.transpose(1, 2).split([math.prod(size) for size in spatial_shapes], dim=2)
-        return [level.unflatten(2, size) for level, size in zip(split, spatial_shapes)]
+            feature = layer(feature, position, reference_points, levels)
+        split = feature.transpose(1, 2).split([math.prod(shape) for shape in shapes], dim=2)
+        return [level.unflatten(2, shape) for level, shape in zip(split, shapes)]
 
 
 def pixel_centers(height: int, width: int, device: torch.device) -> Tensor:
