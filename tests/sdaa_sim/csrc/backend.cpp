@@ -39,6 +39,15 @@ at::Tensor copy_from_and_resize(const at::Tensor& from, const at::Tensor& to) {
   return copy_from(from, to, false);
 }
 
+// The CPU's kernel would draw from the CPU's generator.
+std::tuple<at::Tensor, at::Tensor> native_dropout(
+    const at::Tensor& input, double p, std::optional<bool> train) {
+  auto mask = at::ones_like(input, input.options().dtype(at::kBool));
+  if (!train.value_or(true)) return {input.clone(), mask};
+  mask.bernoulli_(1 - p);
+  return {input * mask * (p == 1 ? 0.0 : 1 / (1 - p)), mask};
+}
+
 void record_stream(at::Tensor&, at::Stream) {}
 
 // torch <= 2.5 asks the device's own kernels; later ones ask the hooks.
@@ -121,7 +130,7 @@ void forked() {
 void register_cpu_kernels(torch::Library& library) {
   const std::set<std::string> others = {
       "empty.memory_format", "empty_strided", "_copy_from", "_copy_from_and_resize",
-      "_fused_sdp_choice", "is_pinned", "_pin_memory"};
+      "_fused_sdp_choice", "native_dropout", "is_pinned", "_pin_memory"};
   auto add = [&](const std::string& name) {
     library.impl(name.c_str(), torch::CppFunction::makeFromBoxedFunction<&run_on_host>());
   };
@@ -172,6 +181,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, library) {
   library.impl("empty_strided", empty_strided);
   library.impl("_copy_from", copy_from);
   library.impl("_copy_from_and_resize", copy_from_and_resize);
+  library.impl("native_dropout", native_dropout);
   library.impl("record_stream", record_stream);
 #if !TORCH_AT_LEAST(2, 6)
   library.impl("is_pinned", is_pinned);

@@ -57,3 +57,15 @@ def _set(enabled: bool, dtype: torch.dtype, cache_enabled: bool) -> None:
 class GradScaler(torch.amp.GradScaler):
     def __init__(self, *args: float, **kwargs: float) -> None:
         super().__init__(settings.name(), *args, **kwargs)
+
+
+def forbid_new_spelling() -> None:
+    """torch.amp.GradScaler refuses the device; torch.autocast does for want of the dtypes above."""
+    construct = torch.amp.GradScaler.__init__
+
+    def init(self: torch.amp.GradScaler, device: str = "cuda", *args: float, **kw: float) -> None:
+        if type(self) is torch.amp.GradScaler and device == settings.name():
+            raise RuntimeError(f"torch.amp.GradScaler does not know the device {device}")
+        construct(self, device, *args, **kw)
+
+    torch.amp.GradScaler.__init__ = init

@@ -77,7 +77,10 @@ def library() -> Path:
         if not built.exists():
             unfinished = built.with_suffix(f".{os.getpid()}.tmp")
             command = compiler_command(unfinished)
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
+            except OSError as error:
+                raise ImportError(f"{command[0]} does not run: {error}; set CXX") from error
             if done.returncode:
                 errors = [line for line in done.stderr.splitlines() if "error" in line]
                 raise ImportError(

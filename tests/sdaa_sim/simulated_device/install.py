@@ -1,6 +1,7 @@
 """Make a simulated device known to torch."""
 
 import os
+import sys
 from types import ModuleType
 
 import torch
@@ -41,9 +42,11 @@ def _module(name: str) -> ModuleType:
     private = ("_exchange_device", "_maybe_exchange_device", "_is_in_bad_fork", "_fail_next")
     for key in (*runtime.__all__, *private):
         setattr(module, key, getattr(runtime, key))
-    module.amp = ModuleType(f"torch.{name}.amp", amp.__doc__)
+    module.amp = sys.modules[f"torch.{name}.amp"] = ModuleType(f"torch.{name}.amp", amp.__doc__)
     for key in amp.__all__:
         setattr(module.amp, key, getattr(amp, key))
-    if settings.setting("OLD_AMP") != "1":
+    if settings.setting("OLD_AMP") == "1":
+        amp.forbid_new_spelling()
+    else:
         module.get_amp_supported_dtype = amp.get_amp_supported_dtype
     return module

@@ -1,0 +1,94 @@
+"""The simulated device itself: what it computes, what it refuses, what its variables do.
+
+The checks are in sim_checks/ and run in processes of their own, many in each.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import simulator
+import torch
+
+CHECKS = Path(__file__).parent / "sim_checks"
+
+
+def test_operators_precision_runtime_refusals():
+    pytest_alone = ("-m", "pytest", "--noconftest", "-p", "no:cacheprovider", "--durations=0")
+    output = simulator.run([*pytest_alone, *sorted(CHECKS.glob("check_*.py"))])
+    assert " passed" in output and "skipped" not in output
+
+
+def test_four_processes(tmp_path):
+    log = tmp_path / "log.jsonl"
+    output = simulator.run([CHECKS / "ranks.py", tmp_path], env={"SDAA_SIM_LOG": str(log)})
+    assert "all ranks equal" in output
+    calls = [json.loads(line) for line in log.read_text().splitlines()]
+    assert len({call["pid"] for call in calls}) == 4
+    groups = [call for call in calls if call["call"] == "init_process_group"]
+    assert {(c["was_set"], c["rank"], c["device"]) for c in groups if c["size"] == 4} == {
+        *((False, rank, 0) for rank in range(4)),
+        *((True, rank, rank) for rank in range(4)),
+    }
+
+
+def test_other_settings(tmp_path):
+    log = tmp_path / "log.jsonl"
+    settings = {
+        "SDAA_VISIBLE_DEVICES": "0,2,9",
+        "TORCH_SDAA_AUTOLOAD": "cuda_migrate",
+        "SDAA_SIM_OLD_AMP": "1",
+        "SDAA_SIM_OOM": "bytes:4096*2@1",
+        "SDAA_SIM_LOG": str(log),
+    }
+    output = simulator.run([CHECKS / "other_settings.py"], env=settings)
+    assert output.startswith("torch_sdaa: SIMULATED") and output.endswith("ok\n")
+    assert output.count("sdaa out of memory. Tried to allocate 0.00 MiB") == 2
+    calls = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [call["call"] for call in calls] == [
+        "cuda_migrate",
+        "set_device",
+        "synchronize",
+        "out_of_memory",
+        "out_of_memory",
+        "manual_seed_all",
+        "empty_cache",
+    ]
+
+
+def test_a_second_accelerator():
+    assert simulator.run([CHECKS / "zpu.py"], env={"ZPU_SIM_DEVICES": "2"}) == "ok\n"
+
+
+def test_a_file_of_the_device_loads_where_there_is_none(tmp_path):
+    path = tmp_path / "model.pth"
+    script = (
+        "import torch, torch_sdaa\n"
+        "model = torch.nn.Linear(2, 2).to('sdaa:1')\n"
+        "torch.nn.init.ones_(model.weight)\n"
+        f"torch.save({{'model': model.state_dict()}}, {str(path)!r})\n"
+    )
+    simulator.run(script)
+    assert not hasattr(torch, "sdaa")
+    loaded = torch.load(path, map_location="cpu", weights_only=True)
+    assert loaded["model"]["weight"].tolist() == [[1, 1], [1, 1]]
+
+
+def test_without_a_compiler_the_import_says_so(tmp_path):
+    simulator.need()
+    env = simulator.environment(env={"CXX": "no-such-compiler", "XDG_CACHE_HOME": str(tmp_path)})
+    done = subprocess.run(
+        [sys.executable, "-c", "import torch_sdaa"], env=env, text=True, capture_output=True
+    )
+    assert done.returncode == 1
+    assert "ImportError: no-such-compiler" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("ci, outcome", [("", pytest.skip.Exception), ("1", pytest.fail.Exception)])
+def test_without_a_compiler_tests_are_skipped_but_not_in_ci(monkeypatch, ci, outcome):
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.setattr(simulator, "reason_against", lambda: "no C++ compiler")
+    with pytest.raises(outcome, match="no C"):
+        simulator.need()
