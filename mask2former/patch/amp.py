@@ -3,21 +3,23 @@
 import inspect
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from detectron2.engine import AMPTrainer
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from mask2former import device as devices
+
+if TYPE_CHECKING:  # only where it is replaced is it worth its import
+    from detectron2.engine import AMPTrainer
 
 
 def _device_type(model: nn.Module) -> str:
     return next(model.parameters()).device.type
 
 
-def init(original: Callable, trainer: AMPTrainer, *args, **kwargs) -> None:
+def init(original: Callable, trainer: "AMPTrainer", *args, **kwargs) -> None:
     """AMPTrainer's, with a scaler of the model's device instead of CUDA's."""
     call = inspect.signature(original).bind(trainer, *args, **kwargs)
     call.apply_defaults()
@@ -27,7 +29,7 @@ def init(original: Callable, trainer: AMPTrainer, *args, **kwargs) -> None:
     original(*call.args, **call.kwargs)
 
 
-def run_step(trainer: AMPTrainer) -> None:
+def run_step(trainer: "AMPTrainer") -> None:
     """One iteration in mixed precision: AMPTrainer's, on the device of the model."""
     assert trainer.model.training, "the model was left in eval mode"
     start = time.perf_counter()

@@ -10,8 +10,9 @@ from mask2former.patch.torch_view import BestDevice, NoDevice, TorchView
 _ON_BEST_DEVICE = TorchView(cuda=BestDevice())
 
 # A module's `torch` is replaced where it asks `torch.cuda` in the midst of a long function.
-# Not here: SyncBN, which build_model converts, and the deformable convolutions, which none of our
-# configs has and which refuse other devices in a sentence of their own.
+# Not here: SyncBN, which build_model converts; deformable convolutions, which none of our configs
+# has, and of which one runs on torchvision's and the modulated one says that it does not run;
+# AutogradProfiler, for TorchProfiler has come in its place.
 CUDA_ONLY = (
     Replacement("detectron2.engine.launch", "_distributed_worker", processes.run_worker),
     Replacement("detectron2.utils.comm", "synchronize", processes.synchronize),
