@@ -1,4 +1,8 @@
-"""cuda_migrate, the oldest mixed precision, and a choice of devices, in one process."""
+"""cuda_migrate, the oldest mixed precision, and a choice of devices, in one process.
+
+The argument is a file for the weights of a model on the device."""
+
+import sys
 
 import torch
 import torch_sdaa  # noqa: F401
@@ -40,4 +44,7 @@ for _ in range(2):
 torch.zeros(1024, device="sdaa")
 torch.cuda.manual_seed_all(3)
 torch.sdaa.empty_cache()
+model = torch.nn.Linear(2, 2).to("sdaa:1")
+torch.nn.init.ones_(model.weight)
+torch.save(model.state_dict(), sys.argv[1])
 print("ok")

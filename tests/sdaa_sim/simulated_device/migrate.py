@@ -22,5 +22,7 @@ def migrate() -> None:
 
 def _redirect(source: ModuleType, target: ModuleType) -> None:
     for name, value in vars(target).items():
-        if not name.startswith("__") and not isinstance(value, ModuleType):
+        # Older versions of torch refuse a function where a class has been.
+        keeps_class = isinstance(getattr(source, name, None), type) > isinstance(value, type)
+        if not (name.startswith("__") or isinstance(value, ModuleType) or keeps_class):
             setattr(source, name, value)
