@@ -136,8 +136,9 @@ class MaskFormer(nn.Module):
                 for p, x in zip(self.predict(batched_inputs), batched_inputs)
             ]
         images = self.preprocess(batched_inputs)
-        outputs = self.sem_seg_head(self.backbone(images.tensor))
+        # Before the network: a copy waits for all that the device has been given to do.
         targets = [prepare_target(x, images.tensor.shape[-2:], self.device) for x in batched_inputs]
+        outputs = self.sem_seg_head(self.backbone(images.tensor))
         generators = [point_generator(x, self.device) for x in batched_inputs]
         return self.criterion(outputs, targets, generators)
 

@@ -148,7 +148,7 @@ class SetCriterion(nn.Module):
         Shapes: (), (D,B,Q) -> (1+D,)
         """
         weights = self.empty_weight[class_targets].sum((1, 2))  # (D,)
-        counts = mean_over_ranks(torch.cat((weights.new_tensor([num_targets]), weights)))
+        counts = mean_over_ranks(torch.cat((weights.new_full((1,), num_targets), weights)))
         num_masks = counts[:1].clamp(min=1)  # a batch may have no targets at all
         return torch.cat((num_masks, counts[1:] if self.class_norm_over_ranks else weights))
 
