@@ -15,6 +15,8 @@ def migrate() -> None:
     module = getattr(torch, settings.name())
     _redirect(torch.cuda, module)
     _redirect(torch.cuda.amp, module.amp)
+    # Optimizers ask where there seems to be CUDA; a torch built with it would ask its driver.
+    torch.cuda.is_current_stream_capturing = lambda: False
     for kind in (torch.Tensor, torch.nn.Module):
         kind.cuda = getattr(kind, settings.name())
     settings.log("cuda_migrate")
