@@ -116,7 +116,7 @@ class TrainStep(SimpleTrainer):
         names = sorted(losses)
         norm = gradient_norm(self.model.parameters())
         values = torch.stack([*(losses[name] for name in names), norm.to(self.device)])
-        values = torch.cat([values, values.new_tensor([data_time])])
+        values = torch.cat([values, values.new_full((1,), data_time)])
         ranks = [values]
         if comm.get_world_size() > 1:
             ranks = [torch.empty_like(values) for _ in range(comm.get_world_size())]
