@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import mask2former  # noqa: F401  isort: skip
 import torch
+from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from seeding import seed_model, seeded_image, seeded_masks
@@ -20,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 from mask2former import device as devices
 from mask2former.config import load_config
 from mask2former.engine import Trainer
+from mask2former.modeling.test_time_augmentation import SemanticSegmentorWithTTA
 
 MODELS = {
     "mask2former": ("cityscapes/semantic-segmentation/maskformer2_R50_bs16_90k.yaml", 19),
@@ -171,6 +173,31 @@ def check_precision(halves):
     assert halves["gradients"] == {"torch.float32"}
 
 
+def tasks(device):
+    """Results of every kind: of an image, and of two views of another."""
+    MetadataCatalog.get("device_models").set(thing_dataset_id_to_contiguous_id={7: 0, 8: 1})
+    keys = [f"MODEL.MASK_FORMER.TEST.{task}_ON" for task in ("SEMANTIC", "PANOPTIC", "INSTANCE")]
+    # Whatever is found is drawn: the weights are random.
+    loose = ("MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD", 0.0)
+    loose += ("MODEL.MASK_FORMER.TEST.OVERLAP_THRESHOLD", 0.0)
+    views = ("TEST.AUG.MIN_SIZES", (64,), "TEST.AUG.FLIP", True)
+    switches = (x for key in keys for x in (key, True))
+    data = ("DATASETS.TRAIN", ("device_models",))
+    cfg = tiny_config("MODEL.DEVICE", device, *data, *switches, *loose, *views)
+    torch.manual_seed(0)
+    model = build_model(cfg).eval()
+    found = []
+    with torch.no_grad():
+        for result in (*model([example(0)]), *SemanticSegmentorWithTTA(cfg, model)([example(1)])):
+            instances = result["instances"]
+            fields = {k: v for k, v in instances.get_fields().items() if k != "pred_boxes"}
+            ids, segments = result["panoptic_seg"]
+            tensors = {"sem_seg": result["sem_seg"], "ids": ids, **fields}
+            assert {x.device.type for x in tensors.values()} == {device}
+            found.append((on_cpu(tensors), segments))
+    return found
+
+
 def out_of_memory(device):
     """Results of inference as usual, when memory is full once, and when it stays so: with where."""
     model = tiny_model(device).eval()
@@ -218,6 +245,7 @@ def checkpointing(device):
 PARTS = {
     **{name: lambda device, name=name: numbers(name, device) for name in MODELS},
     "precision": precision,
+    "tasks": tasks,
     "out_of_memory": out_of_memory,
     "transfers": transfers,
     "checkpointing": checkpointing,

@@ -26,6 +26,14 @@ def test_an_official_model_computes_the_same(found, name):
     )
 
 
+def test_results_of_every_kind_are_the_same(found):
+    for (tensors, segments), (expected, expected_segments) in zip(
+        found["tasks"], device_models.tasks("cpu")
+    ):
+        assert segments == expected_segments != []
+        torch.testing.assert_close(tensors, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_sensitive_parts_are_in_float32_within_mixed_precision(found):
     device_models.check_precision(found["precision"])
 

@@ -12,11 +12,12 @@ import made_up_accelerator
 import pytest
 import torch
 from device_runs import AMP, HALFWAY, STEPS, UNTESTED, leave_half
-from simulator import ROOT, TESTS, run
+from simulator import run
 from tiny_run import Workplace
 
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
 SYNC_BN = ("MODEL.BACKBONE.FREEZE_AT", "0", "MODEL.RESNETS.NORM", "SyncBN")
+OF_OLDER = ("precision", "short_amp", "too_many")  # cases of the fixture `older`
 
 
 @pytest.fixture(scope="module")
@@ -40,22 +41,8 @@ def run_cases(place, *cases, **variables):
 
 
 @pytest.fixture(scope="module")
-def on_cpu(place):
-    """A process that knows nothing of the device."""
-    return run_cases(place, "cpu", PYTHONPATH=f"{ROOT}:{TESTS}")["cpu"]
-
-
-@pytest.fixture(scope="module")
-def found(place, on_cpu):
-    names = (
-        "full",
-        "amp",
-        "amp_resumed",
-        "cpu_resumed",
-        "one_bad_loss",
-        "only_bad_losses",
-        "out_of_memory",
-    )
+def found(place):
+    names = [name for name in device_runs.CASES if name not in OF_OLDER]
     return run_cases(place, *names, SDAA_SIM_RANDOM="cpu")
 
 
@@ -63,22 +50,18 @@ def log_of(place, case):
     return (place.folder / case / "log.txt").read_text()
 
 
-def second_half(losses):
-    return {i: loss for i, loss in losses.items() if i >= HALFWAY}
-
-
-def state_of(place, case, name="model_final"):
-    path = place.folder / case / f"{name}.pth"
+def state_of(place, case):
+    path = place.folder / case / "model_final.pth"
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def test_a_run_takes_the_device_and_says_so(place, found, on_cpu):
-    said = on_cpu["stderr"] + found["full"]["stderr"] + found["amp"]["stderr"]
+def test_a_run_takes_the_device_and_says_so(place, found):
+    said = found["full"]["stderr"] + found["amp"]["stderr"]
     assert "Warning" not in said and "rror" not in said
     assert "1 process(es) on sdaa (simulated SDAA 0), 4 visible" in log_of(place, "full")
     # The device's memory, not the process's, which is far more.
     last = place.metrics("full")[2 * HALFWAY - 1]["max_mem_mb"]
-    assert 10 < last <= found["full"]["peak_mb"] < on_cpu["peak_mb"] / 2
+    assert 10 < last <= found["full"]["peak_mb"] < found["cpu"]["peak_mb"] / 2
 
 
 def test_losses_are_those_of_the_cpu(place, found):
@@ -145,7 +128,7 @@ def older(place):
     """A plugin with mixed precision of its own only, which redirects what asks for CUDA."""
     variables = {"SDAA_SIM_OLD_AMP": "1", "TORCH_SDAA_AUTOLOAD": "cuda_migrate"}
     variables |= {"SDAA_VISIBLE_DEVICES": "0,1"}
-    return run_cases(place, "precision", "short_amp", "too_many", **variables)
+    return run_cases(place, *OF_OLDER, **variables)
 
 
 def test_an_older_plugin_that_redirects_cuda(place, older):
