@@ -1,5 +1,6 @@
 """What the op is made for: few operations, none of which waits, and a bound on the memory."""
 
+import itertools
 import math
 
 import pytest
@@ -87,6 +88,29 @@ def test_memory_is_bounded_for_any_number_of_queries(monkeypatch):
         for recorder in (forward, backward):
             assert max(t.untyped_storage().nbytes() for _, ts in recorder.ran for t in ts) <= bound
             assert recorder.names().count("index_select") == math.ceil(queries / 7)
+
+
+def peak_memory(run):
+    """What `run` gives, and the most bytes that were allocated at a time meanwhile."""
+    with torch.profiler.profile(profile_memory=True) as profiler:
+        result = run()
+    events = profiler.profiler.kineto_results.events()
+    held = itertools.accumulate(e.nbytes() for e in events if e.name() == "[memory]")
+    return result, max(held)
+
+
+def test_no_more_than_one_chunk_is_held(monkeypatch):
+    sizes = {"channels": 32, "heads": 4, "points": 4}
+    chunk = 10 * 2 * 4 * 4 * (len(SHAPES) * 4) * 32 * 4  # q B M 4 T D bytes
+    monkeypatch.setattr(gather, "CHUNK_BYTES", chunk)
+    inputs = [x.float().requires_grad_() for x in random_inputs(queries=60, **sizes)]
+    levels = levels_of()
+    output, forward = peak_memory(lambda: Gather.run(inputs[0], levels, *inputs[1:]))
+    grad = torch.ones_like(output)
+    _, backward = peak_memory(lambda: torch.autograd.grad(output, inputs, grad))
+    # Beside the rows of a chunk there is one number or index for each row, a dozen times.
+    assert chunk < forward - 2 * output.nbytes < 1.5 * chunk
+    assert chunk < backward - 2 * sum(x.nbytes for x in inputs) < 1.5 * chunk
 
 
 @pytest.mark.parametrize("num_bytes", [0, 1500, 10**4])

@@ -96,21 +96,38 @@ def read(value: Tensor, corners: Corners) -> Tensor:
     return rows.to(corners.weights.dtype).view(*corners.weights.shape, value.shape[-1])
 
 
-def gradients(
-    pull: Tensor, corners: Corners, attention_weights: Tensor, grid: Grid
-) -> tuple[Tensor, Tensor]:
-    """Of locations and attention weights, from the gradient of the corners' weights.
+def attend(value: Tensor, locations: Tensor, attention_weights: Tensor, grid: Grid) -> Tensor:
+    """Shapes: (B,S,M,D), (B,q,M,T,2), (B,q,M,T) -> (B,q,M,D)"""
+    corners = find_corners(locations, attention_weights, grid)
+    return read(value, corners).mul_(corners.weights[..., None]).sum(3)
 
-    Shapes: (B,q,M,2*2*T), (B,q,M,T) -> (B,q,M,T,2), (B,q,M,T)
+
+def attend_backward(
+    grad: Tensor,
+    value: Tensor,
+    locations: Tensor,
+    attention_weights: Tensor,
+    grid: Grid,
+    grad_value: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of locations and attention weights; that of the values is added to `grad_value`.
+
+    Shapes: (B,q,M,D), (B,S,M,D), (B,q,M,T,2), (B,q,M,T), _, (B,S,M,D) -> (B,q,M,T,2), (B,q,M,T)
     """
-    pull = pull.unflatten(3, (2, 2, -1))
+    corners = find_corners(locations, attention_weights, grid)
+    rows = read(value, corners)
+    grad = grad[:, :, :, None]  # (B,q,M,1,D)
+    pull = rows.mul_(grad).sum(-1).unflatten(3, (2, 2, -1))  # of the corners' weights
+    shares = torch.mul(corners.weights[..., None], grad, out=rows)
+    grad_value.flatten(0, 2).index_add_(0, corners.rows, shares.flatten(0, 3))
+
     weight_x, weight_y = by_axis(corners.along)
     pulls = torch.stack(((pull * weight_y).sum(3), (pull * weight_x).sum(4)), 3)
-    of_attention = (pulls[:, :, :, 0] * corners.along[:, :, :, 0]).sum(3)
+    grad_attention = (pulls[:, :, :, 0] * corners.along[:, :, :, 0]).sum(3)
     # A place that moves on takes from the first corner along an axis what it gives to the second.
     taken, given = pulls.mul_(corners.inside).unbind(4)  # (B,q,M,axis,T)
-    of_places = (given - taken).mul_(attention_weights[..., None, :]).mul_(grid.sizes)
-    return of_places.transpose(-1, -2), of_attention
+    grad_places = (given - taken).mul_(attention_weights[..., None, :]).mul_(grid.sizes)
+    return grad_places.transpose(-1, -2), grad_attention
 
 
 def chunks(
@@ -142,12 +159,9 @@ class _WeightedRows(torch.autograd.Function):
         """Shapes: (B,S,M,D), _, (B,Q,M,T,2), (B,Q,M,T) -> (B,Q,M*D)"""
         ctx.save_for_backward(value, locations, attention_weights)
         ctx.grid = grid
-        outputs = []
-        for attention, places in chunks(value, attention_weights, locations):
-            corners = find_corners(places, attention, grid)
-            rows = read(value, corners).mul_(corners.weights[..., None])
-            outputs.append(rows.sum(3).flatten(2))
-        return torch.cat(outputs, dim=1).to(value.dtype)
+        parts = chunks(value, attention_weights, locations)
+        outputs = [attend(value, places, attention, grid) for attention, places in parts]
+        return torch.cat(outputs, dim=1).flatten(2).to(value.dtype)
 
     @staticmethod
     @once_differentiable
@@ -156,17 +170,13 @@ class _WeightedRows(torch.autograd.Function):
         value, locations, attention_weights = ctx.saved_tensors
         grad = grad.unflatten(-1, value.shape[2:]).to(attention_weights.dtype)
         grad_value = value.new_zeros(value.shape, dtype=grad.dtype)
-        grads = []
-        for attention, places, grad_chunk in chunks(value, attention_weights, locations, grad):
-            corners = find_corners(places, attention, ctx.grid)
-            rows = read(value, corners)
-            grad_chunk = grad_chunk[:, :, :, None]  # (B,q,M,1,D)
-            pull = rows.mul_(grad_chunk).sum(-1)
-            shares = torch.mul(corners.weights[..., None], grad_chunk, out=rows)
-            grad_value.flatten(0, 2).index_add_(0, corners.rows, shares.flatten(0, 3))
-            grads.append(gradients(pull, corners, attention, ctx.grid))
-        of_locations, of_attention = (torch.cat(g, dim=1) for g in zip(*grads))
-        return grad_value.to(value.dtype), None, of_locations, of_attention
+        parts = chunks(value, attention_weights, locations, grad)
+        grads = [
+            attend_backward(grad_part, value, places, attention, ctx.grid, grad_value)
+            for attention, places, grad_part in parts
+        ]
+        grad_locations, grad_attention = (torch.cat(g, dim=1) for g in zip(*grads))
+        return grad_value.to(value.dtype), None, grad_locations, grad_attention
 
 
 @MS_DEFORM_ATTN_REGISTRY.register()
