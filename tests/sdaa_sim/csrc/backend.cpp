@@ -154,7 +154,7 @@ struct RegisterHooks {
   }
 } register_hooks;
 
-#if !TORCH_AT_LEAST(2, 6)
+#if !TORCH_AT_LEAST(2, 7)
 REGISTER_GENERATOR_PRIVATEUSE1(new_generator)
 #endif
 

@@ -191,11 +191,11 @@ struct Hooks final : at::PrivateUse1HooksInterface {
   c10::Device getDeviceFromPtr(void*) const override {
     return {kType, current_device};
   }
-#if TORCH_AT_LEAST(2, 6)
-  const at::Generator& getDefaultGenerator(c10::DeviceIndex device) const override {
-#else
-  const at::Generator& getDefaultGenerator(c10::DeviceIndex device) override {
-#endif
+  // Older versions of torch override the one, newer ones the other.
+  const at::Generator& getDefaultGenerator(c10::DeviceIndex device) {
+    return default_generators().at(device < 0 ? current_device : device);
+  }
+  const at::Generator& getDefaultGenerator(c10::DeviceIndex device) const {
     return default_generators().at(device < 0 ? current_device : device);
   }
   at::Generator getNewGenerator(c10::DeviceIndex device = -1) const {

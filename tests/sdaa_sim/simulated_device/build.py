@@ -35,12 +35,10 @@ def compiler_command(output: Path) -> list[str]:
             f"no C++ compiler for the simulated device on {sys.platform}; "
             "install g++ on Linux, or set CXX"
         )
-    old_abi = not torch._C._GLIBCXX_USE_CXX11_ABI
     return [
         *compiler.split(),
-        "-std=c++20" if TORCH_VERSION >= (2, 9) else "-std=c++17",
-        *("-O1", "-fPIC", "-shared", "-w"),
-        f"-D_GLIBCXX_USE_CXX11_ABI={0 if old_abi else 1}",
+        *("-std=c++20", "-O1", "-fPIC", "-shared", "-w"),
+        f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
         f"-I{TORCH / 'include'}",
         f"-I{TORCH / 'include/torch/csrc/api/include'}",
         str(SOURCES / "backend.cpp"),
@@ -48,14 +46,6 @@ def compiler_command(output: Path) -> list[str]:
         f"-L{TORCH / 'lib'}",
         *("-ltorch", "-ltorch_cpu", "-lc10"),
     ]
-
-
-def version_of(text: str) -> tuple[int, int]:
-    major, minor = text.split(".")[:2]
-    return int(major), int(minor)
-
-
-TORCH_VERSION = version_of(torch.__version__)
 
 
 def library() -> Path:
