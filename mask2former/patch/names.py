@@ -8,6 +8,7 @@ from mask2former.patch.replace import Replacement, replace
 from mask2former.patch.torch_view import BestDevice, NoDevice, TorchView
 
 _ON_BEST_DEVICE = TorchView(cuda=BestDevice())
+_WITH_MEMORY = TorchView(cuda=BestDevice(needed="max_memory_allocated"))
 
 # A module's `torch` is replaced where it asks `torch.cuda` in the midst of a long function.
 # Not here: SyncBN, which build_model converts; deformable convolutions, which none of our configs
@@ -28,7 +29,7 @@ CUDA_ONLY = (
     # seed_all_rng
     Replacement("detectron2.utils.env", "torch", _ON_BEST_DEVICE),
     # CommonMetricPrinter's max_mem
-    Replacement("detectron2.utils.events", "torch", _ON_BEST_DEVICE),
+    Replacement("detectron2.utils.events", "torch", _WITH_MEMORY),
     # TorchMemoryStats
     Replacement("detectron2.engine.hooks", "torch", _ON_BEST_DEVICE),
     # inference_on_dataset's times

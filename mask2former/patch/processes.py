@@ -31,8 +31,10 @@ def run_worker(
         ValueError: this machine has fewer devices than processes.
     """
     device_type = devices.best_device_type()
+    if devices.collectives_backend(device_type) == devices.collectives_backend("cpu"):
+        device_type = "cpu"  # a device without collectives of its own is for a single process
     count = devices.device_count(device_type)
-    if num_processes > count:
+    if device_type != "cpu" and num_processes > count:
         raise ValueError(
             f"{num_processes} processes, but this machine has {count} {device_type} device(s)"
             f"{devices.visible_devices(device_type)}; start at most {count}"

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -24,14 +25,23 @@ class TorchView:
 
 
 class BestDevice:
-    """To stand for torch.cuda: the same functions of the best device type of this machine."""
+    """To stand for torch.cuda: the same functions of the best device type of this machine.
+
+    Args:
+        needed: a function that is all that a module asks for; without it, no device is there.
+    """
+
+    def __init__(self, needed: str = "") -> None:
+        self._needed = needed
 
     def __getattr__(self, name: str) -> Callable:
-        module = getattr(torch, devices.best_device_type())
-        return getattr(module, name, lambda: _UNTOLD.get(name, math.nan))
+        return getattr(self._module(), name, lambda: _UNTOLD.get(name, math.nan))
+
+    def _module(self) -> ModuleType:
+        return getattr(torch, devices.best_device_type())
 
     def is_available(self) -> bool:
-        return True
+        return not self._needed or hasattr(self._module(), self._needed)
 
     def manual_seed_all(self, seed: int | str) -> None:
         if get_worker_info() is None:  # a loader's worker must not start a device

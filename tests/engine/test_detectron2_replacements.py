@@ -128,6 +128,12 @@ def test_more_workers_than_devices_are_refused(called, monkeypatch):
     assert called == []
 
 
+def test_device_without_collectives_leaves_several_processes_to_the_cpu(called, monkeypatch):
+    monkeypatch.setattr("mask2former.device.best_device_type", lambda: "mps")
+    processes.run_worker(2, lambda: None, 3, 3, 0, "tcp://a:1", ())
+    assert called == [(2, 2, 3, 3, "tcp://a:1", "cpu", processes.TIMEOUT)]
+
+
 @pytest.mark.parametrize("backend, is_world", [("gloo", True), ("cpu:gloo", False)])
 def test_objects_go_by_gloo(tmp_path, backend, is_world):
     processes.object_group.cache_clear()

@@ -148,3 +148,5 @@ def test_torch_as_seen_by_modules_that_ask_for_cuda(monkeypatch):
     # what this device does not tell
     assert view.cuda.max_memory_reserved() != view.cuda.max_memory_reserved()
     assert view.cuda.memory_summary() == ""
+    assert BestDevice(needed="memory_allocated").is_available()
+    assert not BestDevice(needed="max_memory_allocated").is_available()
