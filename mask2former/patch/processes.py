@@ -46,10 +46,15 @@ def run_worker(
         dist.destroy_process_group()
 
 
-@functools.lru_cache
 def object_group() -> dist.ProcessGroup:
     """All processes, on gloo: a device's backend would copy every pickle there and back."""
-    return dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+    world = dist.group.WORLD
+    return world if dist.get_backend() == "gloo" else _beside(world)
+
+
+@functools.lru_cache(maxsize=1)  # a process may join another world after the first
+def _beside(world: dist.ProcessGroup) -> dist.ProcessGroup:
+    return dist.new_group(backend="gloo")
 
 
 def synchronize() -> None:

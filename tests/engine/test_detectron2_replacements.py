@@ -136,14 +136,13 @@ def test_device_without_collectives_leaves_several_processes_to_the_cpu(called, 
 
 @pytest.mark.parametrize("backend, is_world", [("gloo", True), ("cpu:gloo", False)])
 def test_objects_go_by_gloo(tmp_path, backend, is_world):
-    processes.object_group.cache_clear()
-    dist.init_process_group(backend, init_method=f"file://{tmp_path}/x", rank=0, world_size=1)
-    group = processes.object_group()
-    assert dist.get_backend(group) == "gloo"
-    assert (group is dist.group.WORLD) == is_world and processes.object_group() is group
-    processes.synchronize()
-    dist.destroy_process_group()
-    processes.object_group.cache_clear()
+    for world in ("first", "second"):
+        file = f"file://{tmp_path}/{world}"
+        dist.init_process_group(backend, init_method=file, rank=0, world_size=1)
+        group = processes.object_group()
+        assert dist.get_backend(group) == "gloo"
+        assert (group is dist.group.WORLD) == is_world and processes.object_group() is group
+        dist.destroy_process_group()
 
 
 def test_parallel_models_name_no_device_unless_told():
