@@ -1,5 +1,6 @@
 """What the device layer says of this machine, and of machines it is told of."""
 
+import sys
 import types
 
 import pytest
@@ -23,6 +24,13 @@ def fake_accelerator(monkeypatch):
     )
     monkeypatch.setattr(torch, "sdaa", module, raising=False)
     return module
+
+
+class FirstSdaa:
+    type = "sdaa"
+
+    def __str__(self):
+        return "sdaa:0"
 
 
 @pytest.fixture
@@ -114,6 +122,21 @@ def test_names(fake_accelerator, sdaa_device):
     assert devices.device_name(sdaa_device) == devices.device_name(torch.device("cpu")) == ""
     fake_accelerator.get_device_name = lambda device: f"SDAA of {device.type}"
     assert devices.device_name(sdaa_device) == "SDAA of sdaa"
+
+
+def test_descriptions(fake_accelerator, monkeypatch):
+    monkeypatch.delenv("SDAA_VISIBLE_DEVICES", raising=False)
+    device = FirstSdaa()
+    assert devices.describe(device) == "sdaa:0, 2 visible"
+    monkeypatch.setenv("SDAA_VISIBLE_DEVICES", "2,3")
+    fake_accelerator.get_device_name = lambda device: "SDAA"
+    assert devices.describe(device) == "sdaa:0 (SDAA), 2 visible (SDAA_VISIBLE_DEVICES=2,3)"
+    plugin = types.SimpleNamespace(__version__="3.2.0")
+    monkeypatch.setitem(sys.modules, "torch_sdaa", plugin)
+    monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: None)
+    expected = "sdaa:0 (SDAA, torch_sdaa 3.2.0), 2 visible (SDAA_VISIBLE_DEVICES=2,3)"
+    assert devices.describe(device) == expected
+    assert devices.describe(torch.device("cpu")) == "cpu"
 
 
 def test_seeds_reach_the_accelerator_and_the_cpu(fake_accelerator):
