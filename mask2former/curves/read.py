@@ -93,7 +93,8 @@ class _Log:
         self.records: dict[int, dict[str, float]] = {}
         self.not_finite: set[int] = set()
         self.last = -1  # iteration
-        self._epoch, self._epoch_start = 0, 0
+        self._epoch = 0
+        self._epoch_starts: dict[int, int] = {}
         with open(path, encoding="utf-8", errors="replace") as file:
             # Several processes that share a console write into each other's lines.
             lines = re.split(r"[\r\n]+|(?=TCAPPDLL )", file.read())
@@ -107,21 +108,27 @@ class _Log:
     def put(self, iteration: int, values: Mapping[str, float]) -> None:
         """Add what a line says; one that goes back is of a resumed run, which does it again."""
         if iteration < self.last:
-            self.records = {i: x for i, x in self.records.items() if i < iteration}
-            self.not_finite = {i for i in self.not_finite if i < iteration}
+            self.go_on_from(iteration)
         self.last = iteration
         self.records.setdefault(iteration, {}).update(values)
 
     def put_scores(self, values: Mapping[str, float]) -> None:
         """Add an evaluation, which logs number in ways of their own, to the iteration before it."""
-        self.put(max(self.last, 0), values)
+        self.records.setdefault(max(self.last, 0), {}).update(values)
+
+    def go_on_from(self, iteration: int) -> None:
+        """Forget this iteration and all after it, which a resumed run does again."""
+        self.records = {i: x for i, x in self.records.items() if i < iteration}
+        self.not_finite = {i for i in self.not_finite if i < iteration}
+        self.last = iteration - 1
 
     def number(self, epoch: int, iteration: int) -> int:
         """The iteration's number in the run; some logs count anew in each epoch."""
-        if epoch > self._epoch and self._epoch_start + iteration <= self.last:
-            self._epoch_start = self.last + 1
+        if epoch not in self._epoch_starts:
+            start = self._epoch_starts.get(self._epoch, 0)
+            self._epoch_starts[epoch] = start if start + iteration > self.last else self.last + 1
         self._epoch = epoch
-        return self._epoch_start + iteration
+        return self._epoch_starts[epoch] + iteration
 
     def read_json(self, line: str) -> None:
         """A line of metrics.json, of scalars.json, or of mmcv's .log.json."""
@@ -165,6 +172,9 @@ class _Log:
     def read_console(self, iteration: str, max_iter: str | None, rest: str) -> None:
         # detectron2's own console counts from 0, and does not say how far.
         self.put(int(iteration) - (max_iter is not None), _fields(rest))
+
+    def read_start(self, iteration: str) -> None:
+        self.go_on_from(int(iteration))
 
     def read_warning(self, iteration: str) -> None:
         self.put(int(iteration), {})
@@ -232,6 +242,7 @@ _KINDS: tuple[tuple[re.Pattern, Callable[..., None]], ...] = tuple(
         (r"Iter(?:\(train\))? +\[ *(\d+)/\d+\](.*)", _Log.read_iteration),
         (r"Epoch(?:\(train\))? +\[(\d+)\]\[ *(\d+)/(\d+)\](.*)", _Log.read_epoch),
         (r"\biter: (\d+)(/\d+)? (.*)", _Log.read_console),
+        (r"(?:SEED \d+,|Starting training) from iteration (\d+)\b", _Log.read_start),
         (r"\biteration (\d+): .*loss.* not finite on ", _Log.read_warning),
     )
 )

@@ -111,6 +111,17 @@ def test_a_folder_is_its_metrics_and_the_warnings_of_its_log(tmp_path):
     assert np.isnan(loss.values).tolist() == [False, True, False, False]
 
 
+def test_a_resumed_run_takes_back_its_warnings_too(read):
+    start = "[11/21 16:10:15] mask2former.engine.trainer INFO: SEED 1, from iteration {} to 60\n"
+    warning = "[11/21 16:10:15] x WARNING: iteration {}: loss_ce not finite on a.png; left out\n"
+    line = "[11/21 16:10:36] x INFO: iter: {}/60  total_loss: 2.5  lr: 0.1\n"
+    first = start.format(0) + warning.format(5) + line.format(20) + warning.format(25)
+    again = start.format(20) + line.format(40)
+    loss = read(first + again)["total_loss"]
+    assert loss.iterations.tolist() == [5, 19, 39]
+    assert np.isnan(loss.values).tolist() == [True, False, False]
+
+
 @pytest.mark.parametrize("colour", ["", "\x1b[32m"])
 def test_our_console(read, colour):
     run = read("\n".join(colour + line for line in CONSOLE.splitlines()))
@@ -174,6 +185,9 @@ def test_mmcvs_json_by_epochs(read):
     lines = [{"mode": "train", "epoch": e, "iter": i, "loss": 1.0} for e in (1, 2) for i in (5, 10)]
     run = read(json_lines({"env_info": "a"}, *lines))
     assert run["total_loss"].iterations.tolist() == [4, 9, 14, 19]
+    lines = [{"mode": "train", "epoch": 1, "iter": i, "loss": 1.0} for i in (1, 2, 3)]
+    run = read(json_lines({"env_info": "a", "seed": 0}, *lines))
+    assert run["total_loss"].iterations.tolist() == [0, 1, 2]
 
 
 def zoo(iterations, loss=1.5, rank=0, epoch=0):
@@ -199,6 +213,8 @@ def test_of_several_ranks_the_first_is_read(read):
 def test_zoo_lines_that_count_anew_in_each_epoch(read):
     text = zoo(range(3), epoch=1) + zoo(range(3), epoch=2) + zoo(range(3), epoch=3)
     assert read(text)["total_loss"].iterations.tolist() == list(range(9))
+    text += zoo(range(3), epoch=2, loss=10.0)  # resumed
+    assert pairs(read(text)["total_loss"])[2:] == [(2, 3.5), (3, 10.0), (4, 11.0), (5, 12.0)]
     # One epoch, but again: a run that was resumed.
     assert pairs(read(zoo(range(5)) + zoo([2], loss=10.0))["total_loss"])[2:] == [(2, 12.0)]
 
