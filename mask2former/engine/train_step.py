@@ -4,7 +4,6 @@ import logging
 import math
 import random
 import time
-import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
@@ -58,8 +57,6 @@ class TrainStep(SimpleTrainer):
         self.device = next(model.parameters()).device
         self.amp_dtype = amp_dtype
         self.grad_scaler = devices.grad_scaler(self.device.type, amp_dtype or torch.float32)
-        # torch takes a first step that is left out for one that comes too late.
-        warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step\(\)` before")
 
     def read_from(self, data_loader: Iterable[list[dict]]) -> None:
         """Train on `data_loader` from now on. Its first batch is read at once.

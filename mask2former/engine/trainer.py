@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import os
+import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -87,7 +88,10 @@ class Trainer(DefaultTrainer):
         if comm.is_main_process():
             save_config(self.cfg)
             self.register_hooks(self._writer_hooks())
-        return super().train()
+        with warnings.catch_warnings():
+            # torch takes a first step that is left out for one that comes too late.
+            warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step\(\)` before")
+            return super().train()
 
     def build_hooks(self) -> list[HookBase | None]:
         """What changes the model, then what saves it, then evaluation."""

@@ -1,6 +1,7 @@
 """One iteration: accumulation, mixed precision, the loss guard, random numbers, state."""
 
 import random
+import warnings
 
 import numpy as np
 import pytest
@@ -54,6 +55,16 @@ def run(step, iterations):
             storage.iter = step.iter
             step.run_step()
     return storage
+
+
+def test_building_a_step_leaves_other_peoples_warnings_alone():
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        make([])
+        warnings.warn(
+            "Detected call of `lr_scheduler.step()` before `optimizer.step()`", stacklevel=1
+        )
+    assert len(heard) == 1
 
 
 def test_accumulated_parts_are_one_batch():
