@@ -37,7 +37,7 @@ def where_it_ran(log: str, device: str) -> tuple[str, str]:
     Raises:
         ValueError: it was not on such a device.
     """
-    found = re.findall(r"(\d+) process\(es\) on (\w+)(.*)", log)
+    found = re.findall(r"(\d+) process\(es\) on (\w+)(?::\d+)?(.*)", log)
     if not found:
         raise ValueError(f"{LOG_FILE} does not say on what the run was; run it again")
     num, device_type, details = found[-1]  # resumed runs say it again

@@ -130,6 +130,11 @@ def test_maskformer_without_scores_and_without_a_name(fill, docs, cfg):
     assert EMPTY_ROW in table(docs[0])
 
 
+def test_a_device_by_its_index_is_named_too(fill, docs):
+    assert fill(" on sdaa:2 (Card 7, torch_sdaa 2.1.1b0+git), 4 visible")[0] == 0
+    assert table(docs[0]) == f"{ZOO_ROW}{ROW.format('yes')}\n"
+
+
 @pytest.mark.parametrize(
     "where, words, found",
     [
