@@ -41,8 +41,23 @@ _HALVES = (torch.float16, torch.bfloat16)
 # In the order in which `auto` looks for them. SDAA stands before CUDA: its cuda_migrate
 # makes torch.cuda answer as well.
 ACCELERATORS = [
-    Accelerator("sdaa", "tccl", "torch_sdaa", _HALVES, "SDAA_VISIBLE_DEVICES", operators="tecoops"),
-    Accelerator("cuda", "nccl", "", _HALVES, "CUDA_VISIBLE_DEVICES", True, True, True),
+    Accelerator(
+        "sdaa",
+        collectives="tccl",
+        plugin="torch_sdaa",
+        amp_dtypes=_HALVES,
+        visibility="SDAA_VISIBLE_DEVICES",
+        operators="tecoops",
+    ),
+    Accelerator(
+        "cuda",
+        collectives="nccl",
+        amp_dtypes=_HALVES,
+        visibility="CUDA_VISIBLE_DEVICES",
+        in_detectron2=True,
+        fused_sampling=True,
+        sync_batch_norm=True,
+    ),
     Accelerator("mps", amp_dtypes=(torch.float16,), fused_sampling=True),
     Accelerator("cpu", amp_dtypes=(torch.bfloat16,), in_detectron2=True, fused_sampling=True),
 ]
