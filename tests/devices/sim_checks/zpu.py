@@ -18,6 +18,8 @@ try:
     x + 1
 except RuntimeError as error:
     assert str(error).startswith("zpu out of memory. Tried to allocate ")
+else:
+    raise AssertionError("memory was not full")
 torch.zpu.set_device(1)
 with tempfile.TemporaryDirectory() as folder:
     dist.init_process_group("zccl", init_method=f"file://{folder}/store", rank=0, world_size=1)
