@@ -159,10 +159,11 @@ def test_processes_end_with_equal_weights(place, num_processes, launcher):
     of_processes = {}
     for call in calls:
         if call["call"] in ("set_device", "init_process_group"):
-            of_processes.setdefault(call["pid"], []).append(call["call"])
-    assert len(of_processes) == num_processes
-    for names in of_processes.values():
-        assert names[:2] == ["set_device", "init_process_group"]
+            of_processes.setdefault(call["pid"], []).append(call)
+    orders = [[call["call"] for call in own[:2]] for own in of_processes.values()]
+    assert orders == [["set_device", "init_process_group"]] * num_processes
+    taken = sorted(own[0]["device"] for own in of_processes.values())
+    assert taken == list(range(num_processes))
 
 
 def test_another_accelerator_is_one_entry_of_the_table(place):
