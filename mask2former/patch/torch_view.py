@@ -10,8 +10,15 @@ from torch.utils.data import get_worker_info
 
 from mask2former import device as devices
 
-# What stands for a figure that a device does not tell; NaN for all others.
-_UNTOLD = {"memory_summary": ""}
+# Functions that a device need not have, and what they return where it has not.
+_UNTOLD = {
+    "memory_allocated": math.nan,
+    "max_memory_allocated": math.nan,
+    "memory_reserved": math.nan,
+    "max_memory_reserved": math.nan,
+    "memory_summary": "",
+    "reset_peak_memory_stats": None,
+}
 
 
 class TorchView:
@@ -35,7 +42,9 @@ class BestDevice:
         self._needed = needed
 
     def __getattr__(self, name: str) -> Callable:
-        return getattr(self._module(), name, lambda: _UNTOLD.get(name, math.nan))
+        if name in _UNTOLD and not hasattr(self._module(), name):
+            return lambda: _UNTOLD[name]
+        return getattr(self._module(), name)
 
     def _module(self) -> ModuleType:
         return getattr(torch, devices.best_device_type())
