@@ -41,21 +41,14 @@ case ${1-} in '' | -*) usage ;; esac
 config=$1
 shift
 
-# The devices that a variable names; one of a number below 0 hides those after it.
-variable=CUDA_VISIBLE_DEVICES
-[ -z "${SDAA_VISIBLE_DEVICES-}" ] || variable=SDAA_VISIBLE_DEVICES
-eval "visible=\${$variable-}"
-named=$(printf '%s' "$visible" | tr , '\n' | sed '/^ *-/,$d' | grep -c '[^ ]' || true)
-
 if is_number "${1-}"; then
-    num_devices=$1
+    num_devices=$1 # whether there are so many, train_net.py finds out
     shift
-    if [ -n "$visible" ] && [ "$num_devices" -gt "$named" ]; then
-        fail "NUM_DEVICES is $num_devices, but $variable=$visible names $named; name more, or give fewer"
-    fi
 else
-    [ "$named" -gt 0 ] || usage
-    num_devices=$named
+    # A number below 0 hides the devices after it.
+    visible=${SDAA_VISIBLE_DEVICES:-${CUDA_VISIBLE_DEVICES-}}
+    num_devices=$(printf '%s' "$visible" | tr , '\n' | sed '/^ *-/,$d' | grep -c '[^ ]' || true)
+    [ "$num_devices" -gt 0 ] || usage
 fi
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
