@@ -153,9 +153,10 @@ def set_precision(cfg: CfgNode, eval_only: bool) -> None:
 def leave_pictures(cfg: CfgNode, trainer: Trainer) -> None:
     """Draw the losses and some predictions, and say where everything is."""
     folder = cfg.OUTPUT_DIR
-    curve = os.path.join(folder, "loss_curve.png")
-    draw_runs({os.path.basename(os.path.abspath(folder)): read_run(folder)}, curve)
-    logger.info("Losses: %s, drawn in %s", os.path.join(folder, METRICS_FILE), curve)
+    if trainer.start_iter < trainer.max_iter:  # or there may be no losses
+        curve = os.path.join(folder, "loss_curve.png")
+        draw_runs({os.path.basename(os.path.abspath(folder)): read_run(folder)}, curve)
+        logger.info("Losses: %s, drawn in %s", os.path.join(folder, METRICS_FILE), curve)
     for name in cfg.DATASETS.TEST[:1]:
         path = os.path.join(folder, "predictions.png")
         if pictures.draw_predictions(cfg, trainer.model, name, path):

@@ -131,6 +131,10 @@ def test_resuming_a_finished_run_only_evaluates(workplace):
     losses, results = workplace.losses(), workplace.results()
     workplace.main("--resume", *opts)
     assert workplace.losses() == losses and workplace.results() == results
+    (workplace.output / "metrics.json").unlink()
+    (workplace.output / "log.txt").unlink()
+    workplace.main("--resume", *opts)
+    assert workplace.losses() == {} and workplace.results() == results
 
 
 def test_a_finished_run_can_be_made_longer(workplace):
