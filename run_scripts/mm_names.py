@@ -116,7 +116,9 @@ def _our_keys() -> list[str]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     try:
-        print(our_config(*sys.argv[1:2]))
+        print(our_config(sys.argv[1]))
     except ValueError as error:
         sys.exit(f"error: {error}")

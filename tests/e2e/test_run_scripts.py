@@ -149,6 +149,13 @@ def test_unknown_keys_get_a_hint(mm_names, key, hint):
         mm_names.our_pair(key, "9", 1)
 
 
+def test_names_are_printed_of_one_config():
+    script = str(SCRIPTS / "mm_names.py")
+    assert called(sys.executable, script, ADE20K_MM).stdout == f"{ADE20K}\n"
+    done = called(sys.executable, script)
+    assert done.returncode == 1 and "mm_names.py CONFIG.py" in done.stderr
+
+
 # Their backbone -> what our config says of it
 BACKBONES = {
     "r50": {"MODEL.RESNETS.DEPTH": 50},
