@@ -45,7 +45,7 @@ def inference(cfg: CfgNode, batch: list[dict]) -> Callable[[], None]:
     model = Trainer.build_model(cfg).eval()
 
     def run() -> None:
-        with torch.inference_mode():
+        with torch.no_grad():  # as evaluations; not every plugin has views in inference_mode
             model(batch)
 
     return run
