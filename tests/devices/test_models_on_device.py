@@ -28,7 +28,7 @@ def test_an_official_model_computes_the_same(found, name):
 
 def test_results_of_every_kind_are_the_same(found):
     for (tensors, segments), (expected, expected_segments) in zip(
-        found["tasks"], device_models.tasks("cpu")
+        found["tasks"], device_models.tasks("cpu"), strict=True
     ):
         assert segments == expected_segments != []
         torch.testing.assert_close(tensors, expected, rtol=1e-4, atol=1e-5)
