@@ -3,6 +3,7 @@
 A new accelerator is one entry in `ACCELERATORS`. Everything else asks this file.
 """
 
+import functools
 import importlib
 import importlib.util
 import logging
@@ -72,12 +73,24 @@ def _entry(device_type: str) -> Accelerator:
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 
 
+@functools.cache  # tried, and told, once a process
+def _plugin_failure(plugin: str) -> str:
+    """Import the plugin, if it is installed; " (NAME: why it cannot be imported)", or ""."""
+    if not plugin or importlib.util.find_spec(plugin) is None:
+        return ""
+    try:
+        importlib.import_module(plugin)
+    except (ImportError, OSError, RuntimeError) as error:  # e.g. a library or a driver is missing
+        why = " ".join(str(error).split()) or type(error).__name__
+        logger.warning("%s is installed, but cannot be imported: %s", plugin, why)
+        return f" ({plugin} cannot be imported: {why})"
+    return ""
+
+
 def _module(device_type: str) -> ModuleType | None:
     """`torch.<type>`, with its plugin imported, or None where there is no such module."""
-    plugin = _entry(device_type).plugin
-    if plugin and importlib.util.find_spec(plugin) is not None:
-        importlib.import_module(plugin)
-    return getattr(torch, device_type, None)
+    failed = _plugin_failure(_entry(device_type).plugin)
+    return None if failed else getattr(torch, device_type, None)
 
 
 def device_count(device_type: str) -> int:
@@ -85,10 +98,9 @@ def device_count(device_type: str) -> int:
     if device_type == "cpu":
         return 1
     module = _module(device_type)
+    count = getattr(module, "device_count", lambda: 0)
     # torch 2.4 has no torch.mps.is_available; there, device_count tells it as well.
-    if module is None or not getattr(module, "is_available", module.device_count)():
-        return 0
-    return module.device_count()
+    return count() if getattr(module, "is_available", count)() else 0
 
 
 def best_device_type() -> str:
@@ -110,9 +122,10 @@ def resolve_device(name: str) -> torch.device:
         raise ValueError(f"MODEL.DEVICE={name!r}; set it to auto or one of {', '.join(known)}")
     count = device_count(device_type)
     if count == 0 or (index and int(index) >= count):
+        why = visible_devices(device_type) + _plugin_failure(_entry(device_type).plugin)
         raise ValueError(
             f"MODEL.DEVICE={name!r}, but torch {torch.__version__} sees {count} {device_type} "
-            f"device(s){visible_devices(device_type)}; set it to auto or {best_device_type()}"
+            f"device(s){why}; set it to auto or {best_device_type()}"
         )
     return torch.device(name)
 

@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "patch": ("device", "layers", "process_group"),
     # "" and _provider: it logs which detectron2 it is, and reads weights with the embedded reader.
     "engine": (
-        *("", "_provider", "device", "process_group", "curves", "config"),
+        *("", "_provider", "device", "patch", "process_group", "curves", "config"),
         *("modeling", "data", "evaluation"),
     ),
     "": ("_provider", "config", "modeling", "data", "evaluation", "patch"),

@@ -13,6 +13,7 @@ from detectron2.utils.logger import setup_logger
 from mask2former import device as devices
 from mask2former.engine.checkpoint import write_atomically
 from mask2former.engine.user_errors import NoTracebackForUserErrors
+from mask2former.patch import know_all_devices
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,9 @@ def open_log(cfg: CfgNode) -> None:
     logger.info("Command line: %s", " ".join(sys.argv))
     device = devices.describe(torch.device(cfg.MODEL.DEVICE))
     logger.info("%d process(es) on %s\n%s", comm.get_world_size(), device, collect_env_info())
+    replaced = know_all_devices()  # when mask2former was imported, which no log.txt has seen
+    if replaced:
+        logger.debug("Of detectron2 now knows all devices: %s", ", ".join(replaced))
 
 
 def save_config(cfg: CfgNode) -> None:

@@ -170,9 +170,14 @@ def zoo_line(iteration: int, data: Mapping[str, float]) -> str:
 
 def _zoo_console() -> Callable[[int, Mapping[str, float]], None]:
     """What prints a line: tcap_dllogger, the zoo's logger, if it is installed, else `print`."""
-    if importlib.util.find_spec("tcap_dllogger") is None:
+    zoo = None
+    if importlib.util.find_spec("tcap_dllogger") is not None:
+        try:
+            zoo = importlib.import_module("tcap_dllogger")
+        except (ImportError, OSError) as error:  # no training ends for want of a logger
+            logger.warning("tcap_dllogger is installed, but cannot be imported: %s", error)
+    if zoo is None:
         return lambda iteration, data: print(zoo_line(iteration, data), flush=True)
-    zoo = importlib.import_module("tcap_dllogger")
     level = zoo.Verbosity.DEFAULT
     console = zoo.Logger([zoo.StdOutBackend(level)])
     for name, unit in ZOO_UNITS.items():

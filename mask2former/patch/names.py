@@ -41,18 +41,21 @@ CUDA_ONLY = (
 KNOWN_TO_WORK = "02b5c4e2"  # of June 2026
 
 
-def know_all_devices() -> None:
+def know_all_devices() -> list[str]:
     """Make detectron2 work on a device of this machine that it does not know; or do nothing.
 
     Does nothing on machines with CPUs and CUDA only, and to a detectron2 that says of itself
     KNOWS_ALL_DEVICES. CUDA is not asked for.
+
+    Returns:
+        the names for which something else stands now; asked again, the same.
 
     Raises:
         ImportError: this version of detectron2 lacks a name that would have to be replaced.
     """
     # Asked first: it imports the device's plugin, without which torch has no such device.
     if not unknown_to_detectron2() or vars(detectron2).get("KNOWS_ALL_DEVICES"):
-        return
+        return []
     version = getattr(detectron2, "__version__", "of unknown version")
     advice = (
         f"detectron2 {version} cannot be made to work on this machine's devices; install "
@@ -60,3 +63,4 @@ def know_all_devices() -> None:
         f"@{KNOWN_TO_WORK}', or set M2F_DETECTRON2=embedded, which needs no changes"
     )
     replace(CUDA_ONLY, "now knows all devices", advice)
+    return [f"{r.module}.{r.name}" for r in CUDA_ONLY]

@@ -44,6 +44,31 @@ def test_an_accelerator_is_preferred_to_the_cpu(fake_accelerator):
     assert devices.device_count("sdaa") == 2
 
 
+@pytest.mark.parametrize(
+    "error", [OSError("lib.so:\n no such file"), ImportError(), RuntimeError()]
+)
+def test_a_plugin_that_is_broken_is_told_once_and_no_device(monkeypatch, caplog, error):
+    def fail(name):
+        raise error
+
+    plugin = f"torch_sdaa_{type(error).__name__}"
+    accelerator = devices.Accelerator("sdaa", plugin=plugin)
+    monkeypatch.setattr(devices, "ACCELERATORS", [accelerator, devices.ACCELERATORS[-1]])
+    monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(devices.importlib, "import_module", fail)
+    assert devices.resolve_device("auto") == torch.device("cpu")
+    assert not devices.unknown_to_detectron2()
+    why = "lib.so: no such file" if str(error) else type(error).__name__
+    with pytest.raises(ValueError, match=rf"sees 0 sdaa .*\({plugin} cannot be imported: {why}\)"):
+        devices.resolve_device("sdaa")
+    assert [why in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_a_module_that_does_not_count_has_no_devices(fake_accelerator):
+    del fake_accelerator.device_count, fake_accelerator.is_available
+    assert devices.device_count("sdaa") == 0
+
+
 def test_without_accelerators_it_is_the_cpu(monkeypatch):
     monkeypatch.setattr(devices, "device_count", lambda kind: int(kind == "cpu"))
     assert devices.resolve_device("auto") == torch.device("cpu")

@@ -179,6 +179,15 @@ def test_the_console_is_the_zoos_loggers_if_there_is_one(tmp_path, capsys, monke
     ]
 
 
+def test_a_broken_zoo_logger_costs_no_run(tmp_path, capsys, monkeypatch, caplog):
+    (tmp_path / "tcap_dllogger.py").write_text("raise ImportError('libzoo.so is missing')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tcap_dllogger", raising=False)
+    zoo_run(tmp_path, [3.0], on_console=True)
+    assert "train.loss : 3.0" in capsys.readouterr().out
+    assert "libzoo.so is missing" in caplog.text
+
+
 def test_console_line(caplog):
     with EventStorage() as storage, caplog.at_level("INFO", logger="mask2former"):
         storage.put_scalars(total_loss=10.0, loss_ce=4.0, loss_ce_0=3.0, data_time=0.25, time=2.0)
