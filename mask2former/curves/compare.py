@@ -38,12 +38,14 @@ class Comparison:
     @property
     def mean_relative_error(self) -> float:
         """Signed."""
-        return float(np.mean(self.relative))
+        with np.errstate(invalid="ignore"):
+            return float(np.mean(self.relative))
 
     @property
     def mean_absolute_error(self) -> float:
         """Signed, in spite of its name."""
-        return float(np.mean(self.a - self.b))
+        with np.errstate(invalid="ignore"):
+            return float(np.mean(self.a - self.b))
 
     @property
     def passes(self) -> bool:
@@ -108,21 +110,27 @@ def report(result: Comparison) -> Iterator[str]:
 
 
 def _unsigned(result: Comparison) -> Iterator[str]:
-    difference, relative = np.abs(result.a - result.b), np.abs(result.relative)
-    is_number = np.isfinite(relative)
-    if not is_number.any():
+    is_finite = np.isfinite(result.a) & np.isfinite(result.b)
+    if not is_finite.any():
         return
-    mean = relative[is_number].mean()
-    worst = np.argmax(np.where(is_number, relative, -1))
+    iterations, a, b = (x[is_finite] for x in (result.iterations, result.a, result.b))
+    difference, relative = np.abs(a - b), np.abs(result.relative[is_finite])
+    of_reference, of_difference = relative[b != 0].mean() if b.any() else 0.0, difference.mean()
+    said = f"mean |A-B|/|B| {of_reference:.4g}, " if b.any() else ""
+    worst = np.argmax(difference)
+    percent = f", {relative[worst]:.2%}" if b[worst] != 0 else ""
+    num_left_out = len(is_finite) - len(a)
     yield (
-        f"Unsigned: mean |A-B|/|B| {mean:.4g}, mean |A-B| {difference[is_number].mean():.4g}; "
-        f"furthest apart in iteration {result.iterations[worst]}: A {result.a[worst]:.6g}, "
-        f"B {result.b[worst]:.6g}, {relative[worst]:.2%}"
+        f"Unsigned: {said}mean |A-B| {of_difference:.4g}; furthest apart in iteration "
+        f"{iterations[worst]}: A {a[worst]:.6g}, B {b[worst]:.6g}{percent}"
+        + (f"; without the {num_left_out} in which A or B is not finite" if num_left_out else "")
     )
-    if result.passes and mean > MAX_RELATIVE_ERROR:
+    only_absolute = (b == 0).any() and of_difference > MAX_ABSOLUTE_ERROR
+    if result.passes and (of_reference > MAX_RELATIVE_ERROR or only_absolute):
+        apart = f"{of_difference:.4g}" if only_absolute else f"{of_reference:.1%}"
         yield (
             "WARNING: the rule is met only because its means are signed: the losses are "
-            f"{mean:.1%} apart on average; look at the picture (-o) before you call them equal"
+            f"{apart} apart on average; look at the picture (-o) before you call them equal"
         )
 
 

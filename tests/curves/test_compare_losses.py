@@ -118,6 +118,34 @@ def test_a_reference_of_zero_leaves_the_absolute_half():
     assert not compare(series([0.0, 9.0]), series([0.0, 1.0])).passes
 
 
+def test_unsigned_errors_are_also_of_where_the_reference_is_zero():
+    b = [1.0] * 10
+    b[2] = 0.0
+    lines = said(series([1.0, 1.0, 3.1, *b[3:]]), series(b))
+    assert lines[1] == "MeanAbsoluteError: 0.31"
+    assert lines[5] == (
+        "Unsigned: mean |A-B|/|B| 0, mean |A-B| 0.31; furthest apart in iteration 2: A 3.1, B 0"
+    )
+    assert said(series([0.5]), series([0.0]))[5] == (
+        "Unsigned: mean |A-B| 0.5; furthest apart in iteration 0: A 0.5, B 0"
+    )
+    lines = said(series([3.0, -3.0]), series([0.0, 0.0]))
+    assert lines[3].startswith("pass ") and "the losses are 3 apart on average" in lines[6]
+
+
+def test_the_furthest_apart_is_so_by_the_difference():
+    lines = said(series([110.0, 1.5]), series([100.0, 1.0]))
+    assert lines[5].endswith("furthest apart in iteration 0: A 110, B 100, 10.00%")
+
+
+def test_unsigned_errors_say_that_what_is_not_finite_is_left_out():
+    lines = said(series([1.0, np.nan, 3.0, np.inf]), series([2.0, 1.0, np.nan, np.inf]))
+    assert lines[5] == (
+        "Unsigned: mean |A-B|/|B| 0.5, mean |A-B| 1; furthest apart in iteration 0: A 1, B 2, "
+        "50.00%; without the 3 in which A or B is not finite"
+    )
+
+
 def test_losses_are_aligned_by_their_iterations():
     a, b = series([1.0, 2.0, 3.0, 4.0], start=10), series([9.0, 3.0, 4.0, 5.0, 6.0], start=11)
     result = compare(a, b)
