@@ -23,6 +23,7 @@ from mask2former.curves.read import (
 SMOOTHED_SHARE = 20  # a smoothed value is the mean over this part of the run
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
 BROKEN = "#C00000"
+HEADROOM = 1.08  # times the highest value, so that no curve lies on the frame
 HEIGHT = 2.8  # of a row of panels, in inches
 
 
@@ -118,6 +119,10 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
             axes.plot(iterations, values, color=colour, marker=marker, markersize=4, label=label)
     _style(axes, panel.title)
     axes.set_ylim(bottom=0)
+    values = np.concatenate([curve.series.values for curve in panel.curves])
+    top = HEADROOM * values[np.isfinite(values)].max(initial=0)
+    if top > max(axes.get_ylim()):  # its own margin is a share of what the values span
+        axes.set_ylim(top=top)
     if panel.look == "exact":
         axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useMathText=True)
     if len(axes.get_legend_handles_labels()[0]) > 1:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from mask2former.curves import Series, draw_runs
-from mask2former.curves.draw import _panels, smoothed
+from mask2former.curves.draw import Curve, Panel, _draw_panel, _panels, smoothed
 
 TOOL = str(Path(__file__).parents[2] / "tools" / "plot_curve.py")
 
@@ -82,6 +83,21 @@ def test_a_picture_has_each_runs_colour_and_what_is_not_finite(tmp_path):
     picture = np.asarray(Image.open(tmp_path / "a" / "curve.png").convert("RGB")).astype(int)
     for colour in ((0, 114, 178), (213, 94, 0), (192, 0, 0)):
         assert (abs(picture - colour).max(-1) < 12).sum() > 30, colour
+
+
+@pytest.mark.parametrize("values", [[131.0], [131.0, 130.5, 131.0], [131.0, np.nan, np.inf]])
+@pytest.mark.parametrize("look", ["noisy", "exact", "points"])
+def test_there_is_room_above_a_short_or_flat_curve(values, look):
+    axes = Figure().subplots()
+    _draw_panel(axes, Panel("Loss", [Curve("a", "red", series(values))], look))
+    bottom, top = axes.get_ylim()
+    assert bottom == 0 and 1.05 * 131 < top < 1.2 * 131
+
+
+def test_a_panel_without_a_finite_value_is_drawn():
+    axes = Figure().subplots()
+    _draw_panel(axes, Panel("Loss", [Curve("a", "red", series([np.nan, np.inf]))]))
+    assert np.isfinite(axes.get_ylim()).all()
 
 
 @pytest.fixture
