@@ -14,12 +14,17 @@ NUM_DEVICES  processes of this machine, one a device; without it, as many as
 Environment: NNODES (1) machines, of which this is NODE_RANK (0); MASTER_ADDR, PORT (29500): where
 they meet; PYTHON (python).
 END
-    exit 2
 }
 
 fail() {
     printf 'dist_train.sh: error: %s\n' "$1" >&2
     exit 2
+}
+
+# A mistake in the words: how they go, then what was wrong
+misused() {
+    usage
+    fail "$1"
 }
 
 # The words as one line to paste into a shell
@@ -37,7 +42,11 @@ is_number() {
     case $1 in '' | *[!0-9]*) return 1 ;; esac
 }
 
-case ${1-} in '' | -*) usage ;; esac
+case ${1-} in
+    -h | --help) usage; exit 0 ;;
+    '') misused 'CONFIG is missing; give a YAML file' ;;
+    -*) misused "CONFIG is '$1'; give a YAML file, then the options" ;;
+esac
 config=$1
 shift
 
@@ -48,7 +57,13 @@ else
     # A number below 0 hides the devices after it.
     visible=${SDAA_VISIBLE_DEVICES:-${CUDA_VISIBLE_DEVICES-}}
     num_devices=$(printf '%s' "$visible" | tr , '\n' | sed '/^ *-/,$d' | grep -c '[^ ]' || true)
-    [ "$num_devices" -gt 0 ] || usage
+    if [ "$num_devices" -eq 0 ]; then
+        case ${1-} in
+            '' | -*) misused "NUM_DEVICES is missing, and neither SDAA_VISIBLE_DEVICES nor \
+CUDA_VISIBLE_DEVICES names devices; give a number" ;;
+            *) misused "NUM_DEVICES is '$1'; give a number" ;;
+        esac
+    fi
 fi
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)

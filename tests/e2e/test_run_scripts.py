@@ -261,10 +261,11 @@ def test_dist_train_prints_what_it_runs(dist_train, arguments, variables, expect
 @pytest.mark.parametrize(
     "arguments, variables, said",
     [
-        ("", {}, "usage: "),
-        ("c.yaml", {}, "usage: "),
-        ("--resume c.yaml", {"SDAA_VISIBLE_DEVICES": "0"}, "usage: "),
-        ("c.yaml", {"CUDA_VISIBLE_DEVICES": "-1"}, "usage: "),
+        ("", {}, "CONFIG is missing"),
+        ("--resume c.yaml", {"SDAA_VISIBLE_DEVICES": "0"}, "CONFIG is '--resume'"),
+        ("c.yaml", {}, "NUM_DEVICES is missing, and neither SDAA_VISIBLE_DEVICES nor CUDA_VIS"),
+        ("c.yaml --resume", {"CUDA_VISIBLE_DEVICES": "-1"}, "NUM_DEVICES is missing"),
+        ("c.yaml two", {}, "NUM_DEVICES is 'two'; give a number"),
         ("c.yaml 1", {"NNODES": "2"}, "NNODES is 2 without MASTER_ADDR"),
         ("my.py 1", {}, "my.py: a Python config"),
     ],
@@ -272,7 +273,13 @@ def test_dist_train_prints_what_it_runs(dist_train, arguments, variables, expect
 def test_dist_train_refuses(dist_train, arguments, variables, said):
     done = dist_train(arguments, **variables)
     assert done.returncode == 2
-    assert said in done.stderr and not done.stdout
+    last = done.stderr.splitlines()[-1]
+    assert "error: " in last and said in last and not done.stdout
+
+
+def test_dist_train_helps(dist_train):
+    done = dist_train("--help")
+    assert done.returncode == 0 and done.stderr.startswith("usage: ") and "error" not in done.stderr
 
 
 TINY_MASKFORMER = f"""
