@@ -84,7 +84,11 @@ def argument_parser(default_config: str) -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="config keys, ours or those in mm_names.py",
     )
-    add("dry-run", action="store_true", help="print the command only")
+    add(
+        "dry-run",
+        action="store_true",
+        help="print the command only; train_net.py checks config keys of ours when it runs",
+    )
     parser.set_defaults(default_config=default_config)
     return parser
 
