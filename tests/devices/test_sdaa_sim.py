@@ -61,6 +61,25 @@ def test_other_settings(tmp_path):
     assert loaded["weight"].tolist() == [[1, 1], [1, 1]]
 
 
+WHAT_IS_THERE = """
+from mask2former import device
+print(device.device_count("sdaa"), device.resolve_device("auto"))
+"""
+
+
+@pytest.mark.parametrize(
+    "visible, said",
+    [
+        ("", ""),
+        ("a,b", "torch_sdaa is installed, but cannot be imported: SDAA_VISIBLE_DEVICES='a,b'"),
+    ],
+)
+def test_without_visible_devices_another_is_looked_for(visible, said):
+    hidden = {"SDAA_VISIBLE_DEVICES": visible, "CUDA_VISIBLE_DEVICES": ""}
+    output = simulator.run(WHAT_IS_THERE, env=hidden)
+    assert "0 cpu\n" in output and said in output and "Traceback" not in output
+
+
 def test_a_second_accelerator():
     assert simulator.run([CHECKS / "zpu.py"], env={"ZPU_SIM_DEVICES": "2"}) == "ok\n"
 

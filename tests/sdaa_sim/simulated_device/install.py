@@ -32,7 +32,8 @@ def install(name: str, collectives_name: str) -> ModuleType:
     os.register_at_fork(after_in_child=runtime.after_fork)
     if torch.distributed.is_available():
         collectives.register(collectives_name)
-    if settings.setting("CUDA") != "allow":
+    # Who sees no device runs on another, and may ask torch.cuda for one.
+    if settings.setting("CUDA") != "allow" and runtime.device_count():
         cuda_calls.forbid()
     return module
 

@@ -23,8 +23,10 @@ def visible_devices() -> list[int]:
     visible = os.environ.get(f"{name().upper()}_VISIBLE_DEVICES")
     if visible is None:
         return list(range(there_are))
-    chosen = [int(part) for part in visible.split(",") if part.strip()]
-    return [index for index in chosen if 0 <= index < there_are]
+    chosen = [part.strip() for part in visible.split(",") if part.strip()]
+    if not all(re.fullmatch(r"-?\d+", part) for part in chosen):
+        raise RuntimeError(f"{name().upper()}_VISIBLE_DEVICES={visible!r}; write it as 0,1")
+    return [index for index in map(int, chosen) if 0 <= index < there_are]
 
 
 def out_of_memory() -> tuple[int, int, int]:
