@@ -9,10 +9,11 @@ not finite fails. The exit code is 0 if A passes, 1 if it fails, and 2 if nothin
 import argparse
 import sys
 
-from mask2former.curves import compare, draw_comparison, read_run, report
+from mask2former.curves import compare, draw_comparison, picture_path, read_run, report
 from mask2former.curves.read import TOTAL_LOSS
 
 PASS, FAIL, NOTHING = 0, 1, 2
+PICTURE = "comparison.png"
 
 
 def main() -> None:
@@ -21,15 +22,21 @@ def main() -> None:
     )
     parser.add_argument("a", metavar="A", help="run or log of the device")
     parser.add_argument("b", metavar="B", help="run or log of the reference")
-    parser.add_argument("-o", "--output", metavar="PICTURE", help="draw both losses (.png, .jpg)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="PICTURE",
+        help=f"draw both losses into this file (.png, .jpg), or into {PICTURE} of this folder",
+    )
     args = parser.parse_args()
     try:
         a, b = (read_run(path)[TOTAL_LOSS] for path in (args.a, args.b))
         result = compare(a, b)
         print(f"A: {args.a}\nB: {args.b}", *report(result), sep="\n")
         if args.output:
-            draw_comparison(a, b, (args.a, args.b), args.output)
-            print(f"Picture: {args.output}")
+            output = picture_path(args.output, PICTURE)
+            draw_comparison(a, b, (args.a, args.b), output)
+            print(f"Picture: {output}")
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         sys.exit(NOTHING)

@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 
-from mask2former.curves import draw_runs, read_run
+from mask2former.curves import draw_runs, picture_path, read_run
 
 PICTURE = "loss_curve.png"
 
@@ -34,7 +34,13 @@ def main() -> None:
     )
     parser.add_argument("runs", nargs="*", metavar="RUN")
     parser.add_argument("--labels", nargs="+", metavar="LABEL", help="one for each run")
-    parser.add_argument("-o", "--output", metavar="PICTURE", help="default: beside the run")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="PICTURE",
+        help=f"file, or folder of a {PICTURE}; default: {PICTURE} in the OUTPUT_DIR, a .png beside "
+        f"a file, and of several runs {PICTURE} in the current folder",
+    )
     args = parser.parse_args()
     labels = args.labels or default_labels(args.runs)
     try:
@@ -42,7 +48,7 @@ def main() -> None:
             raise ValueError("name what to draw: a run's OUTPUT_DIR, its metrics.json, or a log")
         if len(set(labels)) != len(args.runs):
             raise ValueError(f"{len(args.runs)} runs, but the labels {labels}; give each its own")
-        output = args.output or default_picture(args.runs)
+        output = picture_path(args.output or default_picture(args.runs), PICTURE)
         draw_runs(dict(zip(labels, map(read_run, args.runs))), output)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)

@@ -1,7 +1,7 @@
 """The curves of training runs: read from any log, drawn, and compared with each other's."""
 
 from mask2former.curves.compare import Comparison, compare, report
-from mask2former.curves.draw import draw_comparison, draw_runs
+from mask2former.curves.draw import draw_comparison, draw_runs, picture_path
 from mask2former.curves.read import Run, Series, read_run
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "compare",
     "draw_comparison",
     "draw_runs",
+    "picture_path",
     "read_run",
     "report",
 ]

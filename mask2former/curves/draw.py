@@ -47,6 +47,10 @@ def draw_runs(runs: Mapping[str, Run], picture_file: str) -> None:
     """Losses, learning rate, throughput and scores of runs, by their labels: what they have of it.
 
     One run has a panel with all parts of its loss; several have one for each part.
+
+    Raises:
+        ValueError: the picture is of no known kind.
+        OSError: it cannot be written.
     """
     first, *rest = _panels(runs)
     num_rows = 1 + (len(rest) + 1) // 2
@@ -143,6 +147,7 @@ def draw_comparison(a: Series, b: Series, labels: tuple[str, str], picture_file:
 
     Raises:
         ValueError: they have no iteration in common, or the picture is of no known kind.
+        OSError: it cannot be written.
     """
     result = compare(a, b)
     figure = Figure(figsize=(11, 7), layout="constrained")
@@ -191,6 +196,21 @@ def _style(axes: Axes, title: str) -> None:
     axes.margins(x=0.01)
 
 
+def picture_path(output: str, name: str) -> str:
+    """Where a picture goes that is wanted at `output`: a folder has it by this name, and what has
+    no suffix gets .png, as matplotlib would write it."""
+    if os.path.isdir(output) or not os.path.basename(output):
+        return os.path.join(output, name)
+    root, suffix = os.path.splitext(output)
+    return output if suffix.strip(".") else f"{root}.png"
+
+
 def _save(figure: Figure, picture_file: str) -> None:
-    os.makedirs(os.path.dirname(picture_file) or ".", exist_ok=True)
-    figure.savefig(picture_file, dpi=110)
+    try:
+        os.makedirs(os.path.dirname(picture_file) or ".", exist_ok=True)
+        figure.savefig(picture_file, dpi=110)
+    except OSError as error:
+        raise OSError(
+            f"{picture_file}: the picture cannot be written ({error.strerror or error}); name "
+            "another place"
+        ) from error

@@ -207,3 +207,16 @@ def test_a_picture_is_of_the_kind_that_its_name_says(tool, tmp_path):
     assert Image.open(tmp_path / "loss.jpg").format == "JPEG"
     code, _, err = tool([1.0], [1.0], "-o", tmp_path / "loss.abc")
     assert code == NOTHING and "abc" in err and "png" in err
+
+
+@pytest.mark.parametrize("output, picture", [("", "comparison.png"), ("loss", "loss.png")])
+def test_the_tool_says_where_the_picture_is(tool, tmp_path, output, picture):
+    _, out, _ = tool([1.0], [1.0], "-o", tmp_path / output)
+    assert out.endswith(f"\nPicture: {tmp_path / picture}\n")
+    assert Image.open(tmp_path / picture).format == "PNG"
+
+
+def test_a_picture_that_cannot_be_written_is_said_with_its_path(tool, tmp_path):
+    path = tmp_path / "a.json" / "loss.png"
+    code, _, err = tool([1.0], [1.0], "-o", path)
+    assert code == NOTHING and err.startswith(f"{path}: the picture cannot be written (")

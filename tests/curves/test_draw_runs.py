@@ -129,6 +129,10 @@ def tool(tmp_path, monkeypatch, capsys):
         (["one/run/metrics.json"], "one/run/metrics.png"),
         (["one/run", "two/run"], "loss_curve.png"),
         (["one/run", "two/run", "--labels", "a", "b", "-o", "x/y.jpg"], "x/y.jpg"),
+        (["one/run", "-o", "two/run"], "two/run/loss_curve.png"),
+        (["one/run", "-o", "new/"], "new/loss_curve.png"),
+        (["one/run", "-o", "new/curve"], "new/curve.png"),
+        (["one/run", "-o", "curve."], "curve.png"),
     ],
 )
 def test_the_tool_says_where_the_picture_is(tool, words, picture):
@@ -152,3 +156,21 @@ def test_the_tool_says_where_the_picture_is(tool, words, picture):
 )
 def test_the_tool_says_what_is_wrong_in_a_sentence(tool, words, sentence):
     assert tool(*words) == (2, "", sentence)
+
+
+def test_a_picture_that_cannot_be_written_is_said_with_its_path(tool):
+    Path("file").touch()
+    code, out, err = tool("one/run", "-o", "file/curve.png")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("file/curve.png: the picture cannot be written (")
+    assert err.endswith("); name another place\n")
+    Path("folder.png").mkdir()
+    with pytest.raises(OSError, match=r"^folder.png: the picture cannot be written \(Is a dir"):
+        draw_runs({"a": {"total_loss": series([1.0])}}, "folder.png")
+
+
+def test_the_help_says_where_pictures_are_left(tool):
+    code, out, _ = tool("--help")
+    assert code == 0 and "of several runs loss_curve.png in the current folder" in " ".join(
+        out.split()
+    )
