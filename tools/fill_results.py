@@ -20,19 +20,19 @@ from mask2former.curves import Run, read_run
 from mask2former.curves.read import LOG_FILE, SCORES, SECONDS, TOTAL_LOSS
 from mask2former.data.files import atomic_file
 
-DOCS = [str(Path(__file__).parents[1] / "docs" / name) for name in ("sdaa.md", "sdaa.zh.md")]
-NUM_COLUMNS = 9
+DOCS = [Path(__file__).parents[1] / "docs" / name for name in ("sdaa.md", "sdaa.zh.md")]
+DEVICE, NUM_COLUMNS = "sdaa", 9
 KEY, MEASURED = slice(0, 5), 6  # columns that tell rows apart, and one that only a measured row has
 LAST = 20  # iterations
 DECODERS = {
     "MultiScaleMaskedTransformerDecoder": "Mask2Former",
     "StandardTransformerDecoder": "MaskFormer",
 }
-YES_NO = {False: ("yes", "no"), True: ("是", "否")}  # in a Chinese document
+WORDS = {False: ["yes", "no", "unknown"], True: ["是", "否", "未知"]}  # in a Chinese document
 
 
-def where_it_ran(log: str, device: str) -> tuple[str, str]:
-    """From log.txt: "NUMBER × DEVICE", and the versions of torch and of the device's plugin.
+def where_it_ran(log: str, device: str) -> tuple[str, list[str]]:
+    """From log.txt: "NUMBER × DEVICE", and the versions of torch and its plugin, "" if unknown.
 
     Raises:
         ValueError: it was not on such a device.
@@ -46,15 +46,15 @@ def where_it_ran(log: str, device: str) -> tuple[str, str]:
             f"the run was on {device_type}{details}, but the tables are of real {device} devices; "
             "run it there, or name what it was on with --device"
         )
-    known = re.match(r" \((.*)\), \d+ visible", details)
-    name, plugin, version = re.fullmatch(
-        r"(.*?)(?:, )?(torch_\w+ (\S+))?", known.group(1) if known else ""
-    ).groups()
-    torch = re.findall(r"^(?:torch|PyTorch) +(\d\S*)", log, re.MULTILINE)[-1:]
-    return f"{num} × {name or device_type}", " / ".join([*torch, *([version] if plugin else [])])
+    known = re.match(r" \((.*?)(?:, )?(?:torch_\w+ (\S+))?\), \d+ visible", details)
+    name, plugin = known.groups("") if known else ("", "")
+    versions = re.findall(r"^(?:torch|PyTorch) +(\d\S*)", log, re.MULTILINE)[-1:] or [""]
+    if plugin or device == DEVICE:  # others may need none
+        versions.append(plugin)
+    return f"{num} × {name or device_type}", versions
 
 
-def row(cfg: dict, run: Run, devices: str, versions: str, yes_no: tuple[str, str]) -> list[str]:
+def row(cfg: dict, run: Run, devices: str, versions: list[str], words: list[str]) -> list[str]:
     """The cells.
 
     Raises:
@@ -74,13 +74,13 @@ def row(cfg: dict, run: Run, devices: str, versions: str, yes_no: tuple[str, str
     return [
         devices,
         f"{DECODERS[decoder]} {'Swin' if is_swin else f'R{depth}'}",
-        yes_no[0] if cfg["SOLVER"]["AMP"]["ENABLED"] else yes_no[1],
+        words[0] if cfg["SOLVER"]["AMP"]["ENABLED"] else words[1],
         str(cfg["SOLVER"]["IMS_PER_BATCH"]),
         str(num_done),
         f"{np.median(losses[iterations >= num_done - LAST]):.4f}",
         f"{seconds:.3f} ({seconds * num_done / 3600:.1f} h)",
         ", ".join(scores) or "–",
-        versions,
+        " / ".join(version or words[2] for version in versions),
     ]
 
 
@@ -98,9 +98,7 @@ def filled(text: str, new: list[str]) -> str:
     parts = re.fullmatch(rf"(.*{begin}\s*?\n)(.*?)(\n*{end}.*)", text, re.DOTALL)
     lines = parts.group(2).strip().splitlines() if parts else []
     if len(lines) < 2 or any(len(cells(line)) != NUM_COLUMNS for line in lines):
-        raise ValueError(
-            f"no table of {NUM_COLUMNS} columns between '{begin}' and '{end}'; restore it"
-        )
+        raise ValueError(f"no table of {NUM_COLUMNS} columns between {begin} and {end}; restore it")
     rows = [cells(line) for line in lines[2:]]
     kept = [x for x in rows if re.search(r"\d", x[MEASURED]) and x[KEY] != new[KEY]]
     body = "\n".join([*lines[:2], *(f"| {' | '.join(x)} |" for x in [*kept, new])])
@@ -108,17 +106,18 @@ def filled(text: str, new: list[str]) -> str:
 
 
 def fill(folder: Path, docs: list[Path], device: str) -> list[str]:
-    """Write the row of the run in `folder` into all documents, or into none; returns its cells."""
+    """Write the run's row into all documents, or into none; returns the first one's cells."""
     needed = [folder / "config.yaml", folder / LOG_FILE, *docs]
     for path in needed:
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file; name a run's OUTPUT_DIR, and --docs")
+            found = "a folder" if path.is_dir() else "no such file"
+            raise FileNotFoundError(f"{path}: {found}; name an OUTPUT_DIR, and files as --docs")
     config, log, *texts = (path.read_text("utf-8") for path in needed)
     cfg, run = yaml.safe_load(config), read_run(str(folder))
     devices, versions = where_it_ran(log, device)
+    rows = [row(cfg, run, devices, versions, WORDS[x.name.endswith(".zh.md")]) for x in docs]
     new_texts = {}
-    for doc, text in zip(docs, texts):
-        new = row(cfg, run, devices, versions, YES_NO[doc.name.endswith(".zh.md")])
+    for doc, text, new in zip(docs, texts, rows):
         try:
             new_texts[doc] = filled(text, new)
         except ValueError as error:
@@ -126,7 +125,7 @@ def fill(folder: Path, docs: list[Path], device: str) -> list[str]:
     for doc, text in new_texts.items():
         with atomic_file(doc) as temporary:
             temporary.write_text(text, "utf-8")
-    return new
+    return rows[0]
 
 
 def main() -> None:
@@ -134,14 +133,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path, metavar="OUTPUT_DIR")
-    parser.add_argument("--docs", type=Path, nargs="+", default=[Path(x) for x in DOCS])
-    parser.add_argument("--device", default="sdaa", help="type of device that the tables are of")
+    parser.add_argument(
+        "--docs", type=Path, nargs="+", metavar="FILE", default=DOCS, help="files, else both pages"
+    )
+    parser.add_argument("--device", default=DEVICE, help="type of device that the tables are of")
     args = parser.parse_args()
     try:
         new = fill(args.run, args.docs, args.device)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
-        sys.exit(1)
+        sys.exit(2)
     print(f"| {' | '.join(new)} |", *(f"written into {doc}" for doc in args.docs), sep="\n")
 
 

@@ -98,7 +98,8 @@ def table(doc, name="mask2former"):
 
 def test_the_row_takes_the_place_of_what_is_not_measured(fill, docs):
     code, out, err = fill()
-    assert code == 0 and not err and f"written into {docs[0]}\nwritten into {docs[1]}\n" in out
+    written = f"written into {docs[0]}\nwritten into {docs[1]}\n"
+    assert (code, out, err) == (0, f"{ROW.format('yes')}\n{written}", "")
     assert table(docs[0]) == f"{ZOO_ROW}{ROW.format('yes')}\n"
     assert table(docs[1]) == f"{ZOO_ROW}{ROW.format('是')}\n"
     for doc in docs:
@@ -125,8 +126,10 @@ def test_maskformer_without_scores_and_without_a_name(fill, docs, cfg):
     lines = [x for x in lines_of() if "sem_seg/IoU" not in x]
     assert fill(" on sdaa, 1 visible", lines=lines)[0] == 0
     assert table(docs[0], "maskformer") == (
-        "| 4 × sdaa | MaskFormer R101 | yes | 16 | 30 | 10.5000 | 2.000 (0.0 h) | – | 2.4.0 |\n"
+        "| 4 × sdaa | MaskFormer R101 | yes | 16 | 30 | 10.5000 | 2.000 (0.0 h) | – | "
+        "2.4.0 / unknown |\n"
     )
+    assert table(docs[1], "maskformer").endswith(" | 2.4.0 / 未知 |\n")
     assert EMPTY_ROW in table(docs[0])
 
 
@@ -146,7 +149,7 @@ def test_a_device_by_its_index_is_named_too(fill, docs):
 )
 def test_runs_on_other_devices_are_refused(fill, docs, where, words, found):
     code, out, err = fill(where, *words)
-    assert code == 1 and found in err and not out and err.count("\n") == 1
+    assert code == 2 and found in err and not out and err.count("\n") == 1
     assert [doc.read_text("utf-8") for doc in docs] == [DOC, DOC]
 
 
@@ -173,17 +176,35 @@ def test_on_another_device_if_the_tables_are_of_it(fill, docs):
 def test_a_document_without_the_table_keeps_all_as_they_were(fill, docs, change, found):
     docs[1].write_text(change(DOC), "utf-8")
     code, _, err = fill()
-    assert code == 1 and found in err and "restore it" in err
+    assert code == 2 and found in err and "restore it" in err
     assert [doc.read_text("utf-8") for doc in docs] == [DOC, change(DOC)]
 
 
 def test_what_no_row_can_be_made_of_is_said(fill, docs, cfg):
     code, _, err = fill(lines=[{"iteration": 0, "total_loss": 1.0, "data_time": 0.1}])
-    assert code == 1 and "the run was too short to be timed; train for 10 iterations" in err
+    assert code == 2 and "the run was too short to be timed; train for 10 iterations" in err
     cfg.MODEL.SEM_SEG_HEAD.NAME = "PerPixelBaselineHead"
     assert "no table of models with PerPixelBaselineHead, " in fill()[2]
     docs[0].unlink()
-    assert "sdaa.md: no such file; name a run's OUTPUT_DIR, and --docs" in fill()[2]
+    assert "sdaa.md: no such file; name an OUTPUT_DIR, and files as --docs" in fill()[2]
+
+
+def test_a_folder_for_a_document_is_said_to_be_one(fill, docs):
+    docs[1].unlink()
+    docs[1].mkdir()
+    assert fill()[::2] == (
+        2,
+        f"{docs[1]}: a folder; name an OUTPUT_DIR, and files as --docs\n",
+    )
+    assert docs[0].read_text("utf-8") == DOC
+    code, out, _ = fill(ON_DEVICE, "--help")
+    assert code == 0 and "files, else both pages" in out and "--docs FILE [FILE ...]" in out
+
+
+def test_a_log_without_any_version():
+    where_it_ran = runpy.run_path(TOOL)["where_it_ran"]
+    assert where_it_ran("4 process(es) on sdaa\n", "sdaa") == ("4 × sdaa", ["", ""])
+    assert where_it_ran("4 process(es) on zpu\n", "zpu") == ("4 × zpu", [""])
 
 
 def test_a_runs_log_says_what_the_tool_looks_for(cfg):
@@ -193,4 +214,4 @@ def test_a_runs_log_says_what_the_tool_looks_for(cfg):
     assert "1 process(es) on cpu\n" in log
     tool = runpy.run_path(TOOL)
     devices, versions = tool["where_it_ran"](log, "cpu")
-    assert devices == "1 × cpu" and versions.startswith(torch.__version__)
+    assert devices == "1 × cpu" and versions[0].startswith(torch.__version__)
