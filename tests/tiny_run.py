@@ -85,7 +85,9 @@ class Workplace:
         own = {"DETECTRON2_DATASETS": str(self.datasets), "OMP_NUM_THREADS": "1"}
         return os.environ | own | {"PYTHONPATH": str(ROOT)} | self.variables
 
-    def start(self, *words, launcher=(), script=ROOT / "train_net.py") -> subprocess.Popen:
+    def start(
+        self, *words, launcher=(), script=ROOT / "train_net.py", own_group=False
+    ) -> subprocess.Popen:
         command = [sys.executable, *launcher, str(script), *self.words(*words)]
         return subprocess.Popen(
             command,
@@ -94,6 +96,7 @@ class Workplace:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=own_group,  # as of a command in a terminal
         )
 
     def run(self, *words, **how) -> subprocess.CompletedProcess:

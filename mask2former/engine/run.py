@@ -25,6 +25,7 @@ from mask2former.engine.launch import (
     check_device_count,
     fail,
     first_rank,
+    interrupted,
     launch,
     under_torchrun,
     world_size,
@@ -35,6 +36,8 @@ from mask2former.engine.user_errors import CANDIDATES, user_sentence
 from mask2former.modeling.criterion.build import read_class_weights
 
 logger = logging.getLogger(__name__)
+
+RESUME = "; --resume goes on from the last checkpoint, if there is one"
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -48,7 +51,7 @@ def main(args: argparse.Namespace) -> None:
     """Do what the arguments say, in as many processes as they say.
 
     Raises:
-        SystemExit: the user made a mistake, which is on stderr then in one sentence.
+        SystemExit: the user made a mistake, or pressed Ctrl-C; one sentence on stderr says so.
     """
     try:
         cfg = setup(args)
@@ -66,6 +69,8 @@ def main(args: argparse.Namespace) -> None:
         if sentence is None:
             raise
         fail(sentence)
+    except KeyboardInterrupt:
+        interrupted("" if args.eval_only else RESUME)
 
 
 def setup(args: argparse.Namespace) -> CfgNode:

@@ -44,17 +44,41 @@ def test_a_run_leaves_what_it_says_and_evaluates_again_to_the_same(workplace):
     assert workplace.results("two") == trained
 
 
+def wait_for_iterations(process, workplace, count):
+    deadline = time.monotonic() + 120
+    metrics = workplace.output / "metrics.json"
+    while not (metrics.exists() and metrics.read_text().count("\n") >= count):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    "num_processes, kills",
+    [
+        ("1", (os.killpg,)),  # as Ctrl-C does it
+        ("2", (os.kill, os.killpg)),  # as `timeout` does it
+    ],
+)
+def test_an_interrupt_is_one_sentence_and_ends_all_processes(workplace, num_processes, kills):
+    opts = ("SOLVER.MAX_ITER", "10000", "DATASETS.TEST", "()", "DATALOADER.NUM_WORKERS", "1")
+    process = workplace.start("--num-gpus", num_processes, *opts, own_group=True)
+    wait_for_iterations(process, workplace, 2)
+    for kill in kills:
+        kill(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)  # until the last one has closed its output
+    assert process.returncode == 130
+    resume = "--resume goes on from the last checkpoint, if there is one"
+    assert err == f"train_net.py: interrupted; {resume}\n"
+    assert "Traceback" not in out + (workplace.output / "log.txt").read_text()
+
+
 def test_resume_after_a_kill_is_the_uninterrupted_run(workplace):
     opts = ("SOLVER.MAX_ITER", "8", "SOLVER.CHECKPOINT_PERIOD", "3", "DATASETS.TEST", "()")
     # The seed is drawn, and workers load ahead: neither may matter.
     opts = (*opts, "SEED", "-1", "DATALOADER.NUM_WORKERS", "1")
     process = workplace.start(*opts)
-    deadline = time.monotonic() + 120
-    metrics = workplace.output / "metrics.json"
-    while not (metrics.exists() and metrics.read_text().count("\n") > 4):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for_iterations(process, workplace, 5)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     before = workplace.losses()
