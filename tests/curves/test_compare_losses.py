@@ -2,9 +2,6 @@
 
 import json
 import re
-import runpy
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +9,6 @@ from PIL import Image
 
 from mask2former.curves import Series, compare, report
 
-TOOL = str(Path(__file__).parents[2] / "tools" / "compare_loss.py")
 PASS, FAIL, NOTHING = 0, 1, 2
 # What a published MaskFormer comparison printed.
 PUBLISHED = """\
@@ -159,19 +155,14 @@ def test_losses_are_aligned_by_their_iterations():
 
 
 @pytest.fixture
-def tool(tmp_path, monkeypatch, capsys):
+def tool(tmp_path, run_tool):
     """tools/compare_loss.py on two losses: exit code, stdout, stderr."""
 
     def run(a, b, *words):
         for name, losses in (("a.json", a), ("b.json", b)):
             lines = [{"iteration": i, "total_loss": loss} for i, loss in enumerate(losses)]
             (tmp_path / name).write_text("".join(json.dumps(x) + "\n" for x in lines))
-        paths = [str(tmp_path / name) for name in ("a.json", "b.json")]
-        monkeypatch.setattr(sys, "argv", ["compare_loss.py", *paths, *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            runpy.run_path(TOOL, run_name="__main__")
-        printed = capsys.readouterr()
-        return end.value.code, printed.out, printed.err
+        return run_tool("compare_loss.py", tmp_path / "a.json", tmp_path / "b.json", *words)
 
     return run
 

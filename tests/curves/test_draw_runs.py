@@ -1,8 +1,6 @@
 """Pictures of runs have a panel for what there is, with each run in it, as the tool draws them."""
 
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +10,6 @@ from PIL import Image
 
 from mask2former.curves import Series, draw_runs
 from mask2former.curves.draw import Curve, Panel, _draw_panel, _panels, smoothed
-
-TOOL = str(Path(__file__).parents[2] / "tools" / "plot_curve.py")
 
 
 def series(values):
@@ -101,7 +97,7 @@ def test_a_panel_without_a_finite_value_is_drawn():
 
 
 @pytest.fixture
-def tool(tmp_path, monkeypatch, capsys):
+def tool(tmp_path, monkeypatch, run_tool):
     """tools/plot_curve.py, run where the runs are: exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
     for name in ("one/run", "two/run"):
@@ -110,14 +106,8 @@ def tool(tmp_path, monkeypatch, capsys):
         Path(name, "metrics.json").write_text("".join(json.dumps(x) + "\n" for x in lines))
 
     def run(*words):
-        monkeypatch.setattr(sys, "argv", ["plot_curve.py", *words])
-        code = 0
-        try:
-            runpy.run_path(TOOL, run_name="__main__")
-        except SystemExit as end:
-            code = end.code
-        said = capsys.readouterr()
-        return code, said.out, said.err
+        code, out, err = run_tool("plot_curve.py", *words)
+        return code or 0, out, err
 
     return run
 

@@ -2,7 +2,6 @@
 
 import json
 import runpy
-import sys
 from pathlib import Path
 
 import pytest
@@ -65,7 +64,7 @@ def lines_of(loss=30.0, num=30):
 
 
 @pytest.fixture
-def fill(cfg, docs, monkeypatch, capsys):
+def fill(cfg, docs, run_tool):
     """The tool on a run with this config: exit code, stdout, stderr."""
 
     def run(where=ON_DEVICE, *words, lines=None):
@@ -78,15 +77,8 @@ def fill(cfg, docs, monkeypatch, capsys):
         (folder / "log.txt").write_text(
             said.format(1, " on cpu", "2.3") + "---\n" + said.format(4, where, "2.4.0")
         )
-        argv = ["fill_results.py", str(folder), "--docs", *map(str, docs), *words]
-        monkeypatch.setattr(sys, "argv", argv)
-        code = 0
-        try:
-            runpy.run_path(TOOL, run_name="__main__")
-        except SystemExit as end:
-            code = end.code
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
+        code, out, err = run_tool("fill_results.py", folder, "--docs", *docs, *words)
+        return code or 0, out, err
 
     return run
 
