@@ -15,18 +15,20 @@ def levels_of(shapes=SHAPES):
     return describe_levels(shapes, CPU)
 
 
-def deform_attn_with_loops(value, spatial_shapes, locations, weights):
+def deform_attn_with_loops(spatial_shapes, *inputs):
     """The definition, one bilinear corner at a time; of arrays, or of tensors of any type."""
-    value, locations, weights = (np.asarray(x, np.float64) for x in (value, locations, weights))
+    value, places, offsets, logits = (np.asarray(x, np.float64) for x in inputs)
     batch, _, heads, channels = value.shape
-    _, queries, _, _, points, _ = locations.shape
+    _, queries, _, _, points, _ = offsets.shape
+    weights = np.exp(logits - logits.max((3, 4), keepdims=True, initial=-1e9))
+    weights /= weights.sum((3, 4), keepdims=True)
     output = np.zeros((batch, queries, heads, channels))
     starts = np.cumsum([0] + [h * w for h, w in spatial_shapes])
     for b, q, m in np.ndindex(batch, queries, heads):
         for level, (height, width) in enumerate(spatial_shapes):
             for p in range(points):
-                x = locations[b, q, m, level, p, 0] * width - 0.5
-                y = locations[b, q, m, level, p, 1] * height - 0.5
+                x = places[q, 0] * width + offsets[b, q, m, level, p, 0] - 0.5
+                y = places[q, 1] * height + offsets[b, q, m, level, p, 1] - 0.5
                 for row in (math.floor(y), math.floor(y) + 1):
                     for column in (math.floor(x), math.floor(x) + 1):
                         if 0 <= row < height and 0 <= column < width:
@@ -41,19 +43,24 @@ def deform_attn_with_loops(value, spatial_shapes, locations, weights):
 def random_inputs(
     shapes=SHAPES, batch=2, queries=4, heads=2, channels=3, points=2, spread=1.4, seed=0
 ):
-    """Value, locations and weights, float64; with `spread` > 1 some are beyond the border."""
+    """What an op takes beside the levels, float64; with `spread` > 1 some look outside."""
     torch.manual_seed(seed)
     size = sum(h * w for h, w in shapes)
     value = torch.randn(batch, size, heads, channels, dtype=torch.float64)
     locations = torch.rand(batch, queries, heads, len(shapes), points, 2, dtype=torch.float64)
     locations = (locations - 0.5) * spread + 0.5
-    weights = torch.rand(batch, queries, heads, len(shapes), points, dtype=torch.float64)
-    return value, locations, weights
+    logits = torch.randn(batch, queries, heads, len(shapes), points, dtype=torch.float64)
+    places = torch.rand(queries, 2, dtype=torch.float64)
+    offsets = (locations - places[:, None, None, None]) * levels_of(shapes).sizes[:, None]
+    return value, places, offsets, logits
 
 
 def gradients(op, inputs, shapes=SHAPES, seed=1):
-    """What the op gives, and the gradients of its inputs for a random gradient of that."""
-    inputs = [x.detach().requires_grad_() for x in inputs]
-    output = op.run(inputs[0], levels_of(shapes), *inputs[1:])
+    """What the op gives, and for a random gradient of it those of value, offsets and logits."""
+    value, places, offsets, logits = inputs
+    learned = value, offsets, logits = [
+        x.detach().requires_grad_() for x in (value, offsets, logits)
+    ]
+    output = op.run(value, levels_of(shapes), places, offsets, logits)
     grad = torch.randn(output.shape, generator=torch.Generator().manual_seed(seed))
-    return [output.detach(), *torch.autograd.grad(output, inputs, grad.to(output.dtype))]
+    return [output.detach(), *torch.autograd.grad(output, learned, grad.to(output.dtype))]

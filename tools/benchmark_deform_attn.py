@@ -24,14 +24,15 @@ NUM_HEADS, HEAD_DIM, NUM_POINTS = 8, 32, 4  # the official model's
 def random_inputs(
     batch_size: int, shapes: list[tuple[int, int]], device: torch.device
 ) -> list[torch.Tensor]:
-    """Values, locations and attention weights of pixels that look at all levels."""
+    """Values, reference points, offsets and logits of pixels that look at all levels."""
     num_pixels = sum(map(math.prod, shapes))
     per_query = (batch_size, num_pixels, NUM_HEADS, len(shapes), NUM_POINTS)
     generator = torch.Generator().manual_seed(0)
     value = torch.randn(batch_size, num_pixels, NUM_HEADS, HEAD_DIM, generator=generator)
-    locations = torch.rand(*per_query, 2, generator=generator)
-    weights = torch.rand(per_query, generator=generator) / (len(shapes) * NUM_POINTS)
-    return [x.to(device).requires_grad_() for x in (value, locations, weights)]
+    places = torch.rand(num_pixels, 2, generator=generator)
+    offsets = 4 * torch.randn(*per_query, 2, generator=generator)
+    logits = torch.randn(per_query, generator=generator)
+    return [x.to(device) for x in (value, places, offsets, logits)]
 
 
 def main() -> None:
@@ -46,7 +47,8 @@ def main() -> None:
     device = devices.resolve_device(args.device)
     shapes = [tuple(math.ceil(n / stride) for n in args.size) for stride in (32, 16, 8)]
     levels = describe_levels(shapes, device)
-    value, *others = random_inputs(args.batch_size, shapes, device)
+    value, places, *others = random_inputs(args.batch_size, shapes, device)
+    learned = [x.requires_grad_() for x in (value, *others)]
     ops = {name: op for name, op in MS_DEFORM_ATTN_REGISTRY if not op.why_not(device.type)}
 
     times = {name: ([], []) for name in ops}
@@ -54,10 +56,10 @@ def main() -> None:
         for name, op in ops.items():
             devices.synchronize(device)
             start = time.perf_counter()
-            output = op.run(value, levels, *others)
+            output = op.run(value, levels, places, *others)
             devices.synchronize(device)
             middle = time.perf_counter()
-            torch.autograd.grad(output, (value, *others), torch.ones_like(output))
+            torch.autograd.grad(output, learned, torch.ones_like(output))
             devices.synchronize(device)
             if round_number:  # the first one also allocates and chooses kernels
                 times[name][0].append(middle - start)

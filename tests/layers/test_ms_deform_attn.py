@@ -13,14 +13,13 @@ from mask2former.layers.ms_deform_attn import (
     MSDeformAttnOp,
     build_ms_deform_attn,
 )
-from mask2former.layers.ms_deform_attn.reference import Reference, ms_deform_attn_reference
+from mask2former.layers.ms_deform_attn.reference import Reference
 
 OPS = [name for name, op in MS_DEFORM_ATTN_REGISTRY if not op.why_not("cpu")]
 
 
 def run(name, inputs, shapes=SHAPES):
-    value, locations, weights = inputs
-    return build_ms_deform_attn(name, "cpu").run(value, levels_of(shapes), locations, weights)
+    return build_ms_deform_attn(name, "cpu").run(inputs[0], levels_of(shapes), *inputs[1:])
 
 
 def test_levels():
@@ -36,7 +35,7 @@ def test_levels():
 @pytest.mark.parametrize("shapes", [SHAPES, [(7, 3)], [(1, 1)], [(1, 1), (1, 6), (5, 1), (13, 11)]])
 def test_op_agrees_with_loops(name, dtype, shapes):
     inputs = random_inputs(shapes)
-    expected = deform_attn_with_loops(inputs[0], shapes, *inputs[1:])
+    expected = deform_attn_with_loops(shapes, *inputs)
     result = run(name, [x.to(dtype) for x in inputs], shapes)
     assert result.dtype == dtype
     tolerance = 1e-12 if dtype == torch.float64 else 1e-5
@@ -46,9 +45,10 @@ def test_op_agrees_with_loops(name, dtype, shapes):
 @pytest.mark.parametrize("name", OPS)
 @pytest.mark.parametrize("shapes", [SHAPES, [(1, 1), (2, 3)]])
 def test_op_gradients(name, shapes):
-    inputs = random_inputs(shapes, batch=2, queries=2)
+    value, places, *others = random_inputs(shapes, batch=2, queries=2)
     assert torch.autograd.gradcheck(
-        lambda *x: run(name, x, shapes), [x.requires_grad_() for x in inputs]
+        lambda value, *others: run(name, (value, places, *others), shapes),
+        [x.requires_grad_() for x in (value, *others)],
     )
 
 
@@ -64,10 +64,12 @@ def places_of_note():
 @pytest.mark.parametrize("name", OPS)
 def test_places_of_note(name):
     shapes = [(4, 8), (1, 1), (8, 2)]
-    value, _, weights = random_inputs(shapes, batch=1, queries=169, points=1)
-    locations = places_of_note()[None, :, None, None, None].expand(1, -1, 2, 3, 1, 2)
-    inputs = value, locations, weights
-    expected = deform_attn_with_loops(value, shapes, locations, weights)
+    value, _, _, logits = random_inputs(shapes, batch=1, queries=169, points=1)
+    places = torch.full((169, 2), 0.25, dtype=torch.float64)
+    offsets = (places_of_note()[:, None] - 0.25) * levels_of(shapes).sizes  # (169,3,2)
+    offsets = offsets[None, :, None, :, None].expand(1, -1, 2, 3, 1, 2)
+    inputs = value, places, offsets, logits
+    expected = deform_attn_with_loops(shapes, *inputs)
     np.testing.assert_allclose(run(name, inputs, shapes).numpy(), expected, rtol=0, atol=1e-12)
     # At a pixel's centre the slopes to its left and right differ; all take the same.
     for result, same in zip(
@@ -79,13 +81,14 @@ def test_places_of_note(name):
 
 @pytest.mark.parametrize("name", OPS)
 def test_layout_of_the_inputs_does_not_matter(name):
-    value, locations, weights = random_inputs()
-    weights = weights[:1, :1].expand(2, 4, -1, -1, -1)
-    expected = run(name, (value, locations, weights.contiguous()))
+    value, places, offsets, logits = random_inputs()
+    logits = logits[:1, :1].expand(2, 4, -1, -1, -1)
+    expected = run(name, (value, places, offsets, logits.contiguous()))
     scattered = [
         value.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0),
-        locations.permute(5, 4, 3, 2, 1, 0).contiguous().permute(5, 4, 3, 2, 1, 0),
-        weights,
+        places.T.contiguous().T,
+        offsets.permute(5, 4, 3, 2, 1, 0).contiguous().permute(5, 4, 3, 2, 1, 0),
+        logits,
     ]
     assert not any(x.is_contiguous() for x in scattered)
     torch.testing.assert_close(run(name, scattered), expected, rtol=0, atol=1e-14)
@@ -99,10 +102,11 @@ def test_layout_of_the_inputs_does_not_matter(name):
 @pytest.mark.parametrize("name", OPS)
 @pytest.mark.parametrize("sizes", [{"batch": 0}, {"queries": 0}])
 def test_nothing_to_do(name, sizes):
-    inputs = random_inputs(**sizes)
-    result, *grads = gradients(build_ms_deform_attn(name, "cpu"), inputs)
+    value, places, offsets, logits = random_inputs(**sizes)
+    op = build_ms_deform_attn(name, "cpu")
+    result, *grads = gradients(op, (value, places, offsets, logits))
     assert result.shape == (sizes.get("batch", 2), sizes.get("queries", 4), 6)
-    assert [g.shape for g in grads] == [x.shape for x in inputs]
+    assert [g.shape for g in grads] == [x.shape for x in (value, offsets, logits)]
     assert not any(g.any() for g in grads)
 
 
@@ -119,15 +123,10 @@ def test_module_samples_where_it_says():
     places = torch.rand(4, 2, dtype=torch.float64)
 
     offsets = module.sampling_offsets(query).view(2, 4, 2, 3, 2, 2)
-    locations = torch.empty_like(offsets)
-    for q in range(4):
-        for level, (height, width) in enumerate(SHAPES):
-            locations[:, q, :, level, :, 0] = places[q, 0] + offsets[:, q, :, level, :, 0] / width
-            locations[:, q, :, level, :, 1] = places[q, 1] + offsets[:, q, :, level, :, 1] / height
-    weights = module.attention_weights(query).view(2, 4, 2, 6).softmax(-1).view(2, 4, 2, 3, 2)
+    logits = module.attention_weights(query).view(2, 4, 2, 3, 2)
     value = module.value_proj(feature).view(2, size, 2, 4)
     attended = deform_attn_with_loops(
-        *(value.detach(), SHAPES, locations.detach(), weights.detach())
+        SHAPES, value.detach(), places, offsets.detach(), logits.detach()
     )
     expected = module.output_proj(torch.from_numpy(attended))
     torch.testing.assert_close(module(query, places, feature, levels_of()), expected)
@@ -156,8 +155,6 @@ def fresh_choice():
 
 def test_auto_takes_the_highest_rank_that_runs_and_says_so_once(caplog, monkeypatch, fresh_choice):
     class Fast(MSDeformAttnOp):
-        run = staticmethod(ms_deform_attn_reference)
-
         @staticmethod
         def rank(device_type):
             return 9

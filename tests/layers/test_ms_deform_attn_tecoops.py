@@ -66,11 +66,12 @@ def test_the_kernels_come_first_where_they_are(install):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
 def test_kernels_get_contiguous_float32(install, dtype):
     install(MADE_UP + BACKWARD)
-    value, locations, weights = random_inputs()
+    value, *others, logits = random_inputs()
     value = value.to(dtype).transpose(1, 2).contiguous().transpose(1, 2)
-    inputs = value, locations.float(), weights.float()[:1, :1].expand(2, 4, -1, -1, -1)
+    others = [x.float() for x in others]
+    inputs = value, *others, logits.float()[:1, :1].expand(2, 4, -1, -1, -1)
     expected = gradients(Reference, [x.float() for x in inputs])
-    for result, same, x in zip(gradients(Tecoops, inputs), expected, (value, *inputs)):
+    for result, same, x in zip(gradients(Tecoops, inputs), expected, (value, value, *inputs[2:])):
         assert result.dtype == x.dtype
         tolerance = 1e-2 if dtype == torch.float16 else 1e-5
         torch.testing.assert_close(result.float(), same, rtol=tolerance, atol=tolerance)
@@ -81,12 +82,13 @@ def test_kernels_get_contiguous_float32(install, dtype):
 
 def test_a_gradient_that_is_expanded_is_made_contiguous(install):
     install(MADE_UP + BACKWARD)
-    value, locations, weights = (x.float().requires_grad_() for x in random_inputs())
-    Tecoops.run(value, levels_of(), locations, weights).sum().backward()
+    value, places, offsets, logits = (x.float() for x in random_inputs())
+    logits.requires_grad_()
+    Tecoops.run(value, levels_of(), places, offsets, logits).sum().backward()
     expected = torch.autograd.grad(
-        Reference.run(value, levels_of(), locations, weights).sum(), weights
+        Reference.run(value, levels_of(), places, offsets, logits).sum(), logits
     )
-    torch.testing.assert_close(weights.grad, *expected)
+    torch.testing.assert_close(logits.grad, *expected)
 
 
 @pytest.mark.parametrize(

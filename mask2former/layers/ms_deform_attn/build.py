@@ -33,14 +33,16 @@ class MSDeformAttnOp:
 
     @staticmethod
     def run(
-        value: Tensor, levels: Levels, sampling_locations: Tensor, attention_weights: Tensor
+        value: Tensor, levels: Levels, reference_points: Tensor, offsets: Tensor, logits: Tensor
     ) -> Tensor:
         """Sum over levels and points of weight times the bilinear value at the location.
 
-        A location is (x, y) with (0, 0) the top left and (1, 1) the bottom right corner of its
-        level; values beyond the border are zero.
+        The location is the query's reference point, (x, y) in [0, 1], plus its offset, in pixels
+        of the level; values beyond the border are zero. The weights are the softmax of the logits
+        over levels and points. Both are counted in float32 at least, whatever the type of the
+        values, which is the result's. Reference points get no gradient.
 
-        Shapes: (B,S,M,D), L levels, (B,Q,M,L,P,2), (B,Q,M,L,P) -> (B,Q,M*D)
+        Shapes: (B,S,M,D), L levels, (Q,2), (B,Q,M,L,P,2), (B,Q,M,L,P) -> (B,Q,M*D)
         """
         raise NotImplementedError
 

@@ -17,6 +17,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from mask2former.layers.levels import Levels
 from mask2former.layers.ms_deform_attn.build import MS_DEFORM_ATTN_REGISTRY, MSDeformAttnOp
+from mask2former.layers.ms_deform_attn.sampling import locate_and_weigh
 
 # The rows of a chunk of queries are so many bytes together: enough for the device to be busy with
 # one operation, and little beside the memory (15 GB) of the smallest accelerator we know. However
@@ -193,13 +194,8 @@ class Gather(MSDeformAttnOp):
 
     @staticmethod
     def run(
-        value: Tensor, levels: Levels, sampling_locations: Tensor, attention_weights: Tensor
+        value: Tensor, levels: Levels, reference_points: Tensor, offsets: Tensor, logits: Tensor
     ) -> Tensor:
-        dtype = torch.promote_types(value.dtype, torch.float32)
-        grid = make_grid(value, levels, attention_weights.shape[-1], dtype)
-        return _WeightedRows.apply(
-            value,
-            grid,
-            sampling_locations.to(dtype).flatten(3, 4),
-            attention_weights.to(dtype).flatten(3),
-        )
+        locations, weights = locate_and_weigh(levels, reference_points, offsets, logits)
+        grid = make_grid(value, levels, weights.shape[-1], weights.dtype)
+        return _WeightedRows.apply(value, grid, locations.flatten(3, 4), weights.flatten(3))

@@ -73,11 +73,8 @@ class MSDeformAttn(nn.Module):
         """
         per_sample = (self.num_heads, self.num_levels, self.num_points)
         value = self.value_proj(feature).unflatten(-1, (self.num_heads, -1))  # (B,S,M,D)
-        weights = self.attention_weights(query).unflatten(-1, (self.num_heads, -1))
-        weights = weights.softmax(-1).unflatten(-1, per_sample[1:])  # (B,Q,M,L,P)
-        # An offset is learned in pixels of its level.
         offsets = self.sampling_offsets(query).unflatten(-1, (*per_sample, 2))  # (B,Q,M,L,P,2)
-        locations = reference_points[:, None, None, None] + offsets / levels.sizes[:, None]
+        logits = self.attention_weights(query).unflatten(-1, per_sample)  # (B,Q,M,L,P)
 
         op = build_ms_deform_attn(self.op_name, query.device.type)
-        return self.output_proj(op.run(value, levels, locations, weights))
+        return self.output_proj(op.run(value, levels, reference_points, offsets, logits))

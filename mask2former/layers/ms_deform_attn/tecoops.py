@@ -5,8 +5,8 @@ Its interface, as the operator documents of its public repository (Tecorigin/tec
     ms_deform_attn_forward(value, spatial_shapes, sampling_locations, attention_weights)
     ms_deform_attn_backward(value, spatial_shapes, sampling_locations, attention_weights, grad)
 
-with the shapes of MSDeformAttnOp.run, spatial_shapes (L,2) int64 of (H,W), all contiguous on the
-device, of float32 (or float16, which we do not use), D up to 128, L up to 8, nothing empty.
+with the shapes of ms_deform_attn_reference, spatial_shapes (L,2) int64 of (H,W), all contiguous on
+the device, of float32 (or float16, which we do not use), D up to 128, L up to 8, nothing empty.
 Backward returns the gradients of value, locations and weights. Neither takes the start of the
 levels or an im2col_step, unlike the CUDA operators of the same names.
 
@@ -23,6 +23,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from mask2former.device import operator_package
 from mask2former.layers.levels import Levels
 from mask2former.layers.ms_deform_attn.build import MS_DEFORM_ATTN_REGISTRY, MSDeformAttnOp
+from mask2former.layers.ms_deform_attn.sampling import locate_and_weigh
 
 PACKAGE = "tecoops"
 FUNCTIONS = ("ms_deform_attn_forward", "ms_deform_attn_backward")
@@ -67,10 +68,10 @@ class Tecoops(MSDeformAttnOp):
 
     @staticmethod
     def run(
-        value: Tensor, levels: Levels, sampling_locations: Tensor, attention_weights: Tensor
+        value: Tensor, levels: Levels, reference_points: Tensor, offsets: Tensor, logits: Tensor
     ) -> Tensor:
         spatial_shapes = levels.sizes.flip(1).long()  # (L,2) of (H,W)
         value_type = value.dtype
-        floats = (x.float().contiguous() for x in (value, sampling_locations, attention_weights))
-        value, locations, weights = floats
+        samples = locate_and_weigh(levels, reference_points, offsets, logits)
+        value, locations, weights = (x.float().contiguous() for x in (value, *samples))
         return _Kernels.apply(value, spatial_shapes, locations, weights).to(value_type)
