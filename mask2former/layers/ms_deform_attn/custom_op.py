@@ -3,61 +3,70 @@
 B batch, Q queries, M heads, D channels a head, L levels, P points, S = sum of all H * W.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-INPUTS = "Tensor value, SymInt[] shapes, Tensor reference_points, Tensor offsets, Tensor logits"
+# How kernels are told of the levels: by numbers of the host, or by what is on the device already.
+SHAPES = "SymInt[] shapes"  # H and W of each level in turn
+SIZES_AND_STARTS = "Tensor sizes, Tensor starts"  # as in Levels
 
-Forward = Callable[[Tensor, Sequence[int], Tensor, Tensor, Tensor], Tensor]
-Backward = Callable[
-    [Tensor, Tensor, Sequence[int], Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]
-]
+Forward = Callable[..., Tensor]
+Backward = Callable[..., tuple[Tensor, Tensor, Tensor]]
 
 
-def register(name: str, device_type: str | None, forward: Forward, backward: Backward) -> Forward:
+def contiguous(inputs: Sequence) -> Iterator:
+    return (x.contiguous() if isinstance(x, Tensor) else x for x in inputs)
+
+
+def register(
+    name: str,
+    device_type: str | None,
+    forward: Forward,
+    backward: Backward,
+    levels: str = SHAPES,
+) -> Forward:
     """The operator mask2former::NAME, which calls the two kernels and keeps its inputs only.
 
-    Kernels get contiguous tensors, and `shapes`, H and W of each level in turn. They return new
-    contiguous tensors: the output in the value's type, each gradient in its input's.
+    Kernels get contiguous tensors. They return new contiguous tensors: the output in the value's
+    type, each gradient in its input's.
 
     Args:
         device_type: whose tensors the kernels take; None: any.
-        forward: (value, shapes, reference_points, offsets, logits) -> output
+        forward: (value, levels, reference_points, offsets, logits) -> output
         backward: (gradient of the output, and all inputs) -> those of value, offsets and logits
+        levels: what stands for `levels` among the inputs, SHAPES or SIZES_AND_STARTS.
     Returns:
-        What to call. (B,S,M,D), 2L, (Q,2), (B,Q,M,L,P,2), (B,Q,M,L,P) -> (B,Q,M*D)
+        What to call. (B,S,M,D), levels, (Q,2), (B,Q,M,L,P,2), (B,Q,M,L,P) -> (B,Q,M*D)
     """
+    schema = f"Tensor value, {levels}, Tensor reference_points, Tensor offsets, Tensor logits"
 
-    def run_forward(value: Tensor, shapes: Sequence[int], *others: Tensor) -> Tensor:
-        return forward(value.contiguous(), shapes, *(x.contiguous() for x in others))
+    def run_forward(*inputs: Tensor | Sequence[int]) -> Tensor:
+        return forward(*contiguous(inputs))
 
-    def run_backward(
-        grad: Tensor, value: Tensor, shapes: Sequence[int], *others: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        others = (x.contiguous() for x in others)
-        return backward(grad.contiguous(), value.contiguous(), shapes, *others)
+    def run_backward(*inputs: Tensor | Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        return backward(*contiguous(inputs))
 
-    def like_output(value: Tensor, shapes: Sequence[int], *others: Tensor) -> Tensor:
-        _, offsets, _ = others
+    def like_output(value: Tensor, *others: Tensor | Sequence[int]) -> Tensor:
+        offsets = others[-2]
         return value.new_empty(*offsets.shape[:2], value.shape[2] * value.shape[3])
 
     def like_gradients(
-        grad: Tensor, value: Tensor, shapes: Sequence[int], *others: Tensor
+        grad: Tensor, value: Tensor, *others: Tensor | Sequence[int]
     ) -> tuple[Tensor, ...]:
-        _, offsets, logits = others
-        return tuple(x.new_empty(x.shape) for x in (value, offsets, logits))
+        return tuple(x.new_empty(x.shape) for x in (value, *others[-2:]))
 
     def keep(ctx: FunctionCtx, inputs: tuple, output: Tensor) -> None:
-        value, ctx.shapes, *others = inputs
-        ctx.save_for_backward(value, *others)
+        ctx.save_for_backward(*(x for x in inputs if isinstance(x, Tensor)))
+        ctx.shapes = [x for x in inputs if not isinstance(x, Tensor)]
 
     def differentiate(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
         value, *others = ctx.saved_tensors
-        of_value, of_offsets, of_logits = backward_op(grad, value, ctx.shapes, *others)
-        return of_value, None, None, of_offsets, of_logits
+        inputs = value, *ctx.shapes, *others
+        of_value, *of_others = backward_op(grad, *inputs)
+        return of_value, *[None] * (len(inputs) - 3), *of_others
 
     def define(suffix: str, kernel: Callable, schema: str) -> torch.library.CustomOpDef:
         return torch.library.custom_op(
@@ -68,9 +77,9 @@ def register(name: str, device_type: str | None, forward: Forward, backward: Bac
             schema=schema,
         )
 
-    forward_op = define("", run_forward, f"({INPUTS}) -> Tensor")
+    forward_op = define("", run_forward, f"({schema}) -> Tensor")
     backward_op = define(
-        "_backward", run_backward, f"(Tensor grad, {INPUTS}) -> (Tensor, Tensor, Tensor)"
+        "_backward", run_backward, f"(Tensor grad, {schema}) -> (Tensor, Tensor, Tensor)"
     )
     forward_op.register_fake(like_output)
     backward_op.register_fake(like_gradients)
