@@ -35,9 +35,12 @@ class Accelerator:
     fused_sampling: bool = False  # torch's grid_sample is one fast kernel there
     sync_batch_norm: bool = False  # torch.nn.SyncBatchNorm has its kernels there
     operators: str = ""  # package with operators for it that torch does not have
+    channels_last: str = ""  # where convolutions are faster with channels last: ALWAYS, IN_HALF
+    fused_optimizers: bool = False  # torch's optimizers have one kernel for all of a step there
 
 
 _HALVES = (torch.float16, torch.bfloat16)
+ALWAYS, IN_HALF = "always", "in half precision"
 
 # In the order in which `auto` looks for them. SDAA stands before CUDA: its cuda_migrate
 # makes torch.cuda answer as well.
@@ -58,9 +61,18 @@ ACCELERATORS = [
         in_detectron2=True,
         fused_sampling=True,
         sync_batch_norm=True,
+        channels_last=IN_HALF,
+        fused_optimizers=True,
     ),
     Accelerator("mps", amp_dtypes=(torch.float16,), fused_sampling=True),
-    Accelerator("cpu", amp_dtypes=(torch.bfloat16,), in_detectron2=True, fused_sampling=True),
+    Accelerator(
+        "cpu",
+        amp_dtypes=(torch.bfloat16,),
+        in_detectron2=True,
+        fused_sampling=True,
+        channels_last=ALWAYS,
+        fused_optimizers=True,
+    ),
 ]
 
 
@@ -188,6 +200,19 @@ def has_fused_sampling(device_type: str) -> bool:
     return _entry(device_type).fused_sampling
 
 
+def image_layout(device_type: str) -> torch.memory_format:
+    """How a batch of images lies in memory there; the feature maps made of it follow."""
+    where = _entry(device_type).channels_last
+    if where == ALWAYS or (where == IN_HALF and torch.is_autocast_enabled(device_type)):
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+def has_fused_optimizers(device_type: str) -> bool:
+    """Whether torch's AdamW and SGD have one kernel for a whole step there (`fused=True`)."""
+    return _entry(device_type).fused_optimizers
+
+
 def seed_all(seed: int, device_type: str) -> None:
     """Seed torch's generators of the CPU and of all devices of this type."""
     torch.manual_seed(seed)  # of those that torch knows of, which a plugin's need not be
@@ -207,15 +232,19 @@ def _own_amp(device_type: str) -> ModuleType | None:
     return getattr(module, "amp", None)
 
 
-def amp_dtype(device_type: str, name: str = "auto") -> torch.dtype:
-    """The type that mixed precision computes in on this device (SOLVER.AMP.DTYPE).
+def amp_dtype(device_type: str, name: str = "auto", key: str = "SOLVER.AMP") -> torch.dtype:
+    """The type that mixed precision computes in on this device.
+
+    Args:
+        name: the DTYPE of `key`.
+        key: the config keys to speak of, SOLVER.AMP or TEST.AMP.
 
     Raises:
         ValueError: the device type has no such mixed precision, or this torch none for it.
     """
     if not (_own_amp(device_type) or torch.amp.is_autocast_available(device_type)):
         raise ValueError(
-            f"SOLVER.AMP.ENABLED=True, but torch {torch.__version__} has no mixed precision on "
+            f"{key}.ENABLED=True, but torch {torch.__version__} has no mixed precision on "
             f"{device_type}; set it to False"
         )
     dtypes = _entry(device_type).amp_dtypes
@@ -224,7 +253,7 @@ def amp_dtype(device_type: str, name: str = "auto") -> torch.dtype:
     dtype = getattr(torch, name, None)
     if dtype not in dtypes:
         names = ", ".join(str(d).removeprefix("torch.") for d in dtypes)
-        raise ValueError(f"SOLVER.AMP.DTYPE={name!r}; {device_type} has auto, {names}")
+        raise ValueError(f"{key}.DTYPE={name!r}; {device_type} has auto, {names}")
     return dtype
 
 

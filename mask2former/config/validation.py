@@ -63,6 +63,8 @@ def validate_config(cfg: CfgNode, num_processes: int = 1, eval_only: bool = Fals
     if cfg.MODEL.META_ARCHITECTURE == "MaskFormer":
         _check_outputs(cfg)
     _check_views(cfg.TEST.AUG)
+    if cfg.TEST.AMP.ENABLED:
+        amp_dtype(device.type, cfg.TEST.AMP.DTYPE, "TEST.AMP")
     if eval_only:
         return
     _check_datasets(cfg, "TRAIN", is_needed=True)

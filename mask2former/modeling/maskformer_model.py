@@ -4,6 +4,7 @@ B batch, Q queries, K classes, T targets of an image, H W the padded batch, h w 
 """
 
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,8 @@ from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import BitMasks, ImageList, Instances
 from torch import Tensor, nn
 
-from mask2former.device import full_precision, retry_on_cpu
+from mask2former.device import amp_dtype, autocast, full_precision, image_layout, retry_on_cpu
+from mask2former.layers.folding import fold_norms
 from mask2former.modeling.criterion.build import build_criterion
 from mask2former.modeling.inference import (
     instance_inference,
@@ -56,6 +58,7 @@ class MaskFormer(nn.Module):
         overlap_threshold: float,
         test_topk_per_image: int,
         score_threshold: float = 0.0,
+        inference_precision: str = "full",
     ):
         """
         Args:
@@ -66,11 +69,13 @@ class MaskFormer(nn.Module):
             object_mask_threshold, overlap_threshold: see panoptic_inference.
             test_topk_per_image: instances of an image, at most.
             score_threshold: instances that score less are dropped.
+            inference_precision: of the network: full, or a DTYPE of TEST.AMP.
         """
         super().__init__()
         self.backbone = backbone
         self.sem_seg_head = sem_seg_head
         self.criterion = criterion
+        fold_norms(self)
         if size_divisibility < 0:
             size_divisibility = backbone.size_divisibility
         self.size_divisibility = size_divisibility
@@ -86,6 +91,7 @@ class MaskFormer(nn.Module):
         self.overlap_threshold = overlap_threshold
         self.test_topk_per_image = test_topk_per_image
         self.score_threshold = score_threshold
+        self.inference_precision = inference_precision
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
@@ -114,6 +120,7 @@ class MaskFormer(nn.Module):
             "overlap_threshold": test.OVERLAP_THRESHOLD,
             "test_topk_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
             "score_threshold": test.SCORE_THRESHOLD,
+            "inference_precision": cfg.TEST.AMP.DTYPE if cfg.TEST.AMP.ENABLED else "full",
         }
 
     @property
@@ -144,8 +151,9 @@ class MaskFormer(nn.Module):
 
     def predict(self, batched_inputs: list[dict]) -> list[Prediction]:
         """What the head says of each image, before anything is made of it."""
-        images = self.preprocess(batched_inputs)
-        outputs = self.sem_seg_head(self.backbone(images.tensor))
+        with self.inference_autocast():
+            images = self.preprocess(batched_inputs)
+            outputs = self.sem_seg_head(self.backbone(images.tensor))
         padded_size = tuple(images.tensor.shape[-2:])
         return [
             Prediction(class_logits, mask_logits, padded_size, tuple(size))
@@ -154,12 +162,28 @@ class MaskFormer(nn.Module):
             )
         ]
 
+    def inference_autocast(self) -> AbstractContextManager:
+        """TEST.AMP for the network; what becomes of its logits is never its business."""
+        if self.inference_precision == "full":
+            return nullcontext()
+        device_type = self.device.type
+        return autocast(device_type, amp_dtype(device_type, self.inference_precision, "TEST.AMP"))
+
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:
-        """Normalise the images and pad them, with the mean colour, to one size."""
-        images = [
-            (x["image"].to(self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs
-        ]
-        return ImageList.from_tensors(images, self.size_divisibility)
+        """Normalise the images and pad them, with the mean colour, to one size.
+
+        They travel to the device together, as the mapper has made them: bytes, for most.
+        """
+        images = ImageList.from_tensors(
+            [x["image"] for x in batched_inputs], self.size_divisibility
+        )
+        batch = images.tensor.to(self.device)
+        batch = batch.contiguous(memory_format=image_layout(self.device.type))
+        batch = (batch - self.pixel_mean).div_(self.pixel_std)
+        for index, (height, width) in enumerate(images.image_sizes):
+            batch[index, :, height:] = 0
+            batch[index, :, :, width:] = 0
+        return ImageList(batch, images.image_sizes)
 
     @property
     def tasks(self) -> tuple[str, ...]:

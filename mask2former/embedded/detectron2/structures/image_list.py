@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 
 class ImageList:
@@ -68,8 +67,8 @@ class ImageList:
                 f"square_size={square_size}, but an image side is {max(largest)} pixels long; "
                 "raise square_size or make the images smaller"
             )
-        padded = [
-            F.pad(image, (0, width - w, 0, height - h), value=pad_value)
-            for image, (h, w) in zip(tensors, sizes)
-        ]
-        return ImageList(torch.stack(padded), sizes)
+        shape = (len(tensors), *tensors[0].shape[:-2], height, width)
+        batch = tensors[0].new_full(shape, pad_value)
+        for index, (image, (h, w)) in enumerate(zip(tensors, sizes)):
+            batch[index, ..., :h, :w] = image
+        return ImageList(batch, sizes)

@@ -36,7 +36,7 @@ def conv_norm(
         groups=groups,
         bias=False,
         norm=get_norm(norm, out_channels),
-        activation=F.relu if relu else None,
+        activation=F.relu_ if relu else None,
     )
     c2_msra_fill(conv)
     return conv
@@ -66,7 +66,9 @@ class _ResidualBlock(CNNBlockBase):
 
     def forward(self, x: Tensor) -> Tensor:  # (B,C,H,W) -> (B,C',H/stride,W/stride)
         shortcut = x if self.shortcut is None else self.shortcut(x)
-        return F.relu(self.residual(x) + shortcut)
+        y = self.residual(x)
+        y += shortcut
+        return F.relu_(y)
 
 
 class BasicBlock(_ResidualBlock):
