@@ -37,6 +37,7 @@ class Accelerator:
     operators: str = ""  # package with operators for it that torch does not have
     channels_last: str = ""  # where convolutions are faster with channels last: ALWAYS, IN_HALF
     fused_optimizers: bool = False  # torch's optimizers have one kernel for all of a step there
+    triton: bool = False  # the package triton compiles kernels for it
 
 
 _HALVES = (torch.float16, torch.bfloat16)
@@ -63,6 +64,7 @@ ACCELERATORS = [
         sync_batch_norm=True,
         channels_last=IN_HALF,
         fused_optimizers=True,
+        triton=True,
     ),
     Accelerator("mps", amp_dtypes=(torch.float16,), fused_sampling=True),
     Accelerator(
@@ -211,6 +213,17 @@ def image_layout(device_type: str) -> torch.memory_format:
 def has_fused_optimizers(device_type: str) -> bool:
     """Whether torch's AdamW and SGD have one kernel for a whole step there (`fused=True`)."""
     return _entry(device_type).fused_optimizers
+
+
+def runs_triton(device_type: str) -> bool:
+    """Whether the package triton, where it is installed, compiles kernels for it."""
+    return _entry(device_type).triton
+
+
+def current(device: torch.device) -> AbstractContextManager:
+    """A region in which kernels that are not torch's own are launched on `device`."""
+    region = getattr(_module(device.type), "device", None)
+    return region(device) if region else nullcontext()
 
 
 def seed_all(seed: int, device_type: str) -> None:
