@@ -101,6 +101,7 @@ def _add_mask_former(cfg: CN) -> None:
     test.OVERLAP_THRESHOLD = 0.0  # panoptic: a segment less visible than this is dropped
     test.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE = False
     test.SCORE_THRESHOLD = 0.0  # new: instances that score less than this are dropped
+    test.PACK_MASKS = False  # new: instances' masks take one bit a pixel, not one byte
     test.BOUNDARY_AP = False  # new: measure instances by Boundary IoU too, where there is COCO's AP
 
 

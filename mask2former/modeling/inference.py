@@ -1,25 +1,89 @@
 """From class and mask logits to semantic, panoptic and instance segmentation (paper, sec. 4.1).
 
-Q queries, K classes ("no object" comes after them), H W the output, N what is found. Pure functions
-of one image's logits.
+Q queries, K classes ("no object" comes after them), h w the stride-4 grid, H W the output, N what
+is found, n the masks of a chunk. Pure functions of one image's logits.
 """
 
-from collections.abc import Collection
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
+from torch.nn import functional as F
+
+from mask2former.layers.packed_masks import PackedMasks
+
+# The masks of a chunk have so many bytes, or there is one: on a CPU what its caches hold and the
+# allocator keeps for the next chunk, elsewhere enough for the device to be busy with one operation.
+CHUNK_BYTES_ON_CPU = 16 * 2**20
+CHUNK_BYTES_ON_DEVICE = 128 * 2**20
 
 
-def semantic_inference(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
-    """How much the queries speak for each class at each pixel: (Q,K+1), (Q,H,W) -> (K,H,W)"""
-    class_probabilities = class_logits.softmax(-1)[:, :-1]
-    return torch.einsum("qk,qhw->khw", class_probabilities, mask_logits.sigmoid())
+@dataclass(frozen=True)
+class QueryMasks:
+    """The masks of all queries, and their way to the output: the padded input, cut to the image.
+
+    Masks at the output's size are what takes memory and time. So each result asks for those alone
+    that it is made of, gets them a few at a time, and keeps of them as little as it can.
+    """
+
+    logits: Tensor  # (Q,h,w), of the padded input
+    padded_size: tuple[int, int]
+    image_size: tuple[int, int]  # of the network's input, without the padding
+    output_size: tuple[int, int]
+
+    @property
+    def device(self) -> torch.device:
+        return self.logits.device
+
+    def to(self, device: torch.device | str) -> QueryMasks:
+        return replace(self, logits=self.logits.to(device))
+
+    def chunks(self, queries: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """The masks of some queries at the output's size, for the caller to do with as it likes.
+
+        Shapes: indices (N,) -> of each chunk its place in them, and its logits (n,H,W), float32
+        """
+        dtype = torch.promote_types(self.logits.dtype, torch.float32)
+        num_pixels = max(height * width for height, width in (self.padded_size, self.output_size))
+        on_cpu = self.device.type == "cpu"
+        budget = CHUNK_BYTES_ON_CPU if on_cpu else CHUNK_BYTES_ON_DEVICE
+        step = max(1, budget // (num_pixels * dtype.itemsize))
+        height, width = self.image_size
+        for start in range(0, len(queries), step):
+            part = slice(start, start + step)
+            masks = resize(self.logits.index_select(0, queries[part]).to(dtype), self.padded_size)
+            yield part, resize(masks[:, :height, :width], self.output_size)
+
+
+def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear interpolation: (N,*,*) -> (N,H,W)
+
+    Each map is an image of its own: torch rounds channels differently by how many there are.
+    """
+    if tuple(maps.shape[1:]) == tuple(size):  # it would change nothing
+        return maps.contiguous()
+    return F.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def semantic_inference(class_logits: Tensor, masks: QueryMasks) -> Tensor:
+    """How much the queries speak for each class at each pixel: (Q,K+1) -> (K,H,W)"""
+    class_probabilities = class_logits.softmax(-1)[:, :-1].T  # (K,Q)
+    num_classes, num_queries = class_probabilities.shape
+    height, width = masks.output_size
+    scores = class_logits.new_zeros(num_classes, height * width)
+    queries = torch.arange(num_queries, device=masks.device)
+    for part, logits in masks.chunks(queries):
+        scores.addmm_(class_probabilities[:, part], logits.sigmoid_().flatten(1))
+    return scores.view(num_classes, height, width)
 
 
 def panoptic_inference(
     class_logits: Tensor,
-    mask_logits: Tensor,
+    masks: QueryMasks,
     thing_classes: Collection[int],
     object_mask_threshold: float,
     overlap_threshold: float,
@@ -36,28 +100,23 @@ def panoptic_inference(
     Returns:
         the segment of each pixel, (H,W) int32 with 0 for none; and the segments, dicts with "id",
         "isthing" and "category_id".
-    Shapes: (Q,K+1), (Q,H,W) -> (H,W)
+    Shapes: (Q,K+1) -> (H,W)
     """
     scores, classes = class_logits.softmax(-1).max(-1)  # (Q,)
-    keep = (classes != class_logits.shape[-1] - 1) & (scores > object_mask_threshold)
-    scores, classes, masks = scores[keep], classes[keep], mask_logits[keep].sigmoid()
-    if len(scores) == 0:
-        return mask_logits.new_zeros(mask_logits.shape[-2:], dtype=torch.int32), []
+    is_kept = (classes != class_logits.shape[-1] - 1) & (scores > object_mask_threshold)
+    kept = is_kept.nonzero()[:, 0]
+    if len(kept) == 0:
+        return class_logits.new_zeros(masks.output_size, dtype=torch.int32), []
 
-    winner = (scores[:, None, None] * masks).argmax(0)  # (H,W), of the queries kept
-    inside = masks.gather(0, winner[None])[0] >= 0.5  # (H,W), of its own mask
-
-    def count(pixels: Tensor) -> Tensor:  # of each query, where it wins: (H,W) bool -> (N,)
-        counts = torch.zeros_like(classes)
-        return counts.index_add_(0, winner.flatten(), pixels.flatten().to(counts))
-
-    own_areas = (masks >= 0.5).flatten(1).sum(1)
-    won_areas, visible_areas = count(torch.ones_like(inside)), count(inside)
-    table = torch.stack((classes, own_areas, won_areas, visible_areas), dim=1).tolist()
+    winner, inside, own_areas = _winners(masks, kept, scores[kept])
+    places = (2 * winner + inside).flatten()  # (H*W,): out of or in the mask of the winner
+    one_each = own_areas.new_ones(1).expand(len(places))
+    areas = own_areas.new_zeros(2 * len(kept)).index_add_(0, places, one_each).view(-1, 2)
+    table = torch.stack((classes[kept], own_areas, areas.sum(1), areas[:, 1]), dim=1).tolist()
 
     segments: list[dict] = []
     stuff_segments: dict[int, int] = {}
-    segment_ids = [0] * len(table)  # of each query
+    segment_ids = [[0, 0] for _ in table]  # of each place
     for query, (category, own_area, won_area, visible_area) in enumerate(table):
         if visible_area == 0 or won_area / own_area < overlap_threshold:
             continue
@@ -67,17 +126,42 @@ def panoptic_inference(
             segments.append({"id": segment_id, "isthing": is_thing, "category_id": category})
             if not is_thing:
                 stuff_segments[category] = segment_id
-        segment_ids[query] = segment_id if is_thing else stuff_segments[category]
-    segment_of_query = torch.tensor(segment_ids, dtype=torch.int32, device=winner.device)
-    return segment_of_query[winner] * inside, segments
+        segment_ids[query][1] = segment_id if is_thing else stuff_segments[category]
+    segment_of_place = torch.tensor(segment_ids, dtype=torch.int32, device=places.device).flatten()
+    return segment_of_place.index_select(0, places).view(winner.shape), segments
+
+
+def _winners(masks: QueryMasks, kept: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Which of the queries kept has the largest score times mask probability, the first of equals.
+
+    Shapes: (N,), (N,) -> winner (H,W) int32, whether it is in its own mask (H,W), own areas (N,)
+    """
+    best = scores.new_full(masks.output_size, -1.0)
+    winner = torch.zeros_like(best, dtype=torch.int32)
+    inside = torch.zeros_like(best, dtype=torch.bool)
+    own_areas = []
+    for _, logits in masks.chunks(kept):
+        # One by one, which takes little memory. And where torch rounds otherwise, as it does with a
+        # tensor's last few numbers, it does so at the same pixels of all masks.
+        for mask in map(torch.sigmoid, logits):
+            query = len(own_areas)
+            own = mask >= 0.5
+            value = scores[query] * mask
+            wins = value > best
+            best = torch.where(wins, value, best)
+            inside = torch.where(wins, own, inside)
+            winner.masked_fill_(wins, query)
+            own_areas.append(own.count_nonzero())
+    return winner, inside, torch.stack(own_areas)
 
 
 def instance_inference(
     class_logits: Tensor,
-    mask_logits: Tensor,
+    masks: QueryMasks,
     num_instances: int,
     classes: Collection[int] | None = None,
     score_threshold: float = 0.0,
+    pack_masks: bool = False,
 ) -> Instances:
     """The `num_instances` best pairs of query and class; a query may occur with several classes.
 
@@ -85,10 +169,11 @@ def instance_inference(
         num_instances: official key TEST.DETECTIONS_PER_IMAGE.
         classes: of those best pairs, return only the ones of these classes.
         score_threshold: and only those whose final score is at least this.
+        pack_masks: pred_masks are PackedMasks.
     Returns:
         pred_masks (N,H,W) bool, pred_boxes tight around them, pred_classes (N,), and scores (N,):
         the class score times the mean probability within the mask.
-    Shapes: (Q,K+1), (Q,H,W) -> N instances
+    Shapes: (Q,K+1) -> N instances
     """
     num_classes = class_logits.shape[-1] - 1
     pair_scores = class_logits.softmax(-1)[:, :-1].flatten()  # (Q*K,)
@@ -98,20 +183,31 @@ def instance_inference(
         keep = torch.isin(labels, torch.tensor(sorted(classes), device=labels.device))
         scores, pairs, labels = scores[keep], pairs[keep], labels[keep]
 
-    mask_logits = mask_logits[pairs // num_classes]  # (N,H,W)
-    masks = mask_logits > 0
-    mask_scores = (mask_logits.sigmoid() * masks).flatten(1).sum(1)
-    mask_scores = mask_scores / (masks.flatten(1).sum(1) + 1e-6)  # an empty mask has score 0
-    scores = scores * mask_scores
+    queries, query_of_pair = (pairs // num_classes).unique(return_inverse=True)
+    nothing = scores.new_zeros(0, *masks.output_size)  # so that there is something to join
+    parts = [_measured(nothing, pack_masks)]
+    parts += [_measured(logits, pack_masks) for _, logits in masks.chunks(queries)]
+    found = Instances.cat(parts)
+    del parts
+    scores = scores * found.scores[query_of_pair]
     keep = scores >= score_threshold
-    masks = masks[keep]
-
-    result = Instances(tuple(masks.shape[-2:]))
-    result.pred_masks = masks
-    result.pred_boxes = Boxes(tight_boxes(masks))
+    result = found[query_of_pair[keep]]
     result.scores = scores[keep]
     result.pred_classes = labels[keep]
     return result
+
+
+def _measured(mask_logits: Tensor, pack_masks: bool) -> Instances:
+    """Masks, their boxes, and as scores the mean probabilities in them: (n,H,W) -> n instances"""
+    masks = mask_logits > 0
+    areas = masks.flatten(1).sum(1)
+    sums = mask_logits.sigmoid_().mul_(masks).flatten(1).sum(1)
+    return Instances(
+        tuple(masks.shape[1:]),
+        pred_masks=PackedMasks.pack(masks) if pack_masks else masks,
+        pred_boxes=Boxes(tight_boxes(masks)),
+        scores=sums / (areas + 1e-6),  # of an empty mask 0
+    )
 
 
 def tight_boxes(masks: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_seg_head
-from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import BitMasks, ImageList, Instances
 from torch import Tensor, nn
 
@@ -20,8 +19,10 @@ from mask2former.device import amp_dtype, autocast, full_precision, image_layout
 from mask2former.layers.folding import fold_norms
 from mask2former.modeling.criterion.build import build_criterion
 from mask2former.modeling.inference import (
+    QueryMasks,
     instance_inference,
     panoptic_inference,
+    resize,
     semantic_inference,
 )
 
@@ -58,6 +59,7 @@ class MaskFormer(nn.Module):
         overlap_threshold: float,
         test_topk_per_image: int,
         score_threshold: float = 0.0,
+        pack_masks: bool = False,
         inference_precision: str = "full",
     ):
         """
@@ -69,6 +71,7 @@ class MaskFormer(nn.Module):
             object_mask_threshold, overlap_threshold: see panoptic_inference.
             test_topk_per_image: instances of an image, at most.
             score_threshold: instances that score less are dropped.
+            pack_masks: those of instances are PackedMasks.
             inference_precision: of the network: full, or a DTYPE of TEST.AMP.
         """
         super().__init__()
@@ -91,6 +94,7 @@ class MaskFormer(nn.Module):
         self.overlap_threshold = overlap_threshold
         self.test_topk_per_image = test_topk_per_image
         self.score_threshold = score_threshold
+        self.pack_masks = pack_masks
         self.inference_precision = inference_precision
 
     @classmethod
@@ -120,6 +124,7 @@ class MaskFormer(nn.Module):
             "overlap_threshold": test.OVERLAP_THRESHOLD,
             "test_topk_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
             "score_threshold": test.SCORE_THRESHOLD,
+            "pack_masks": test.PACK_MASKS,
             "inference_precision": cfg.TEST.AMP.DTYPE if cfg.TEST.AMP.ENABLED else "full",
         }
 
@@ -206,47 +211,37 @@ class MaskFormer(nn.Module):
         Args:
             tasks: which of the results to make; None: those that are switched on.
         """
+        _, mask_logits, padded_size, image_size = prediction
+        grown_size = output_size if self.resize_masks else image_size
+        masks = QueryMasks(mask_logits, padded_size, image_size, grown_size)
 
-        def to_output(maps: Tensor) -> Tensor:
-            return sem_seg_postprocess(maps, prediction.image_size, *output_size)
+        def semantic(class_logits: Tensor, masks: QueryMasks) -> Tensor:
+            return resize(semantic_inference(class_logits, masks), output_size)
 
-        def semantic(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
-            result = semantic_inference(class_logits, mask_logits)
-            return result if self.resize_masks else to_output(result)
-
-        def panoptic(class_logits: Tensor, mask_logits: Tensor) -> tuple[Tensor, list[dict]]:
+        def panoptic(class_logits: Tensor, masks: QueryMasks) -> tuple[Tensor, list[dict]]:
             return panoptic_inference(
                 class_logits,
-                mask_logits,
+                masks,
                 self.thing_classes,
                 self.object_mask_threshold,
                 self.overlap_threshold,
             )
 
-        def instance(class_logits: Tensor, mask_logits: Tensor) -> Instances:
+        def instance(class_logits: Tensor, masks: QueryMasks) -> Instances:
             return instance_inference(
                 class_logits,
-                mask_logits,
+                masks,
                 self.test_topk_per_image,
                 self.thing_classes if self.panoptic_on else None,
                 self.score_threshold,
+                self.pack_masks,
             )
-
-        def upsample(mask_logits: Tensor) -> Tensor:
-            masks = F.interpolate(
-                mask_logits[None], prediction.padded_size, mode="bilinear", align_corners=False
-            )[0]
-            return to_output(masks) if self.resize_masks else masks
 
         functions = {"sem_seg": semantic, "panoptic_seg": panoptic, "instances": instance}
         tasks = self.tasks if tasks is None else tasks
         with full_precision(self.device.type):
             class_logits = prediction.class_logits.float()
-            mask_logits = retry_on_cpu(upsample, prediction.mask_logits.float())
-            class_logits = class_logits.to(mask_logits.device)
-            return {
-                task: retry_on_cpu(functions[task], class_logits, mask_logits) for task in tasks
-            }
+            return {task: retry_on_cpu(functions[task], class_logits, masks) for task in tasks}
 
 
 def thing_classes_of(cfg: CfgNode, num_classes: int) -> frozenset[int]:

@@ -34,7 +34,7 @@ SMALL = (*SMALL, "MODEL.MASK_FORMER.TRAIN_NUM_POINTS", "256")
 SMALL = (*SMALL, "MODEL.SEM_SEG_HEAD.MS_DEFORM_ATTN", "Gather")
 SIDE = 64  # of an image
 NUM_KEPT = 1000  # values of each gradient
-MOVES = {"index", "select", "stack"}  # operators that compute nothing
+MOVES = {"index", "index_select", "select", "stack"}  # operators that compute nothing
 
 
 def batch_of(num_classes):
@@ -170,8 +170,8 @@ def check_precision(halves):
     halves = {part: set(names) for part, names in halves.items()}
     assert "convolution" in halves["backbone"]
     assert "addmm" in halves["transformer_decoder"]
-    assert not halves["pixel_decoder"] and not halves["inference"]
-    assert halves["criterion"] <= MOVES
+    assert not halves["pixel_decoder"]
+    assert halves["criterion"] <= MOVES and halves["inference"] <= MOVES
     assert halves["gradients"] == {"torch.float32"}
 
 

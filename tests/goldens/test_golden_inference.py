@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from inference_cases import full_size
 
 from mask2former.modeling.inference import (
     instance_inference,
@@ -23,7 +24,8 @@ def golden():
 
 @pytest.fixture(scope="module")
 def logits(golden):
-    return torch.from_numpy(golden["class_logits"]), torch.from_numpy(golden["mask_logits"])
+    mask_logits = torch.from_numpy(golden["mask_logits"])
+    return torch.from_numpy(golden["class_logits"]), full_size(mask_logits)
 
 
 def test_semantic(golden, logits):

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from inference_cases import full_size
 
 from mask2former.modeling.inference import (
     instance_inference,
@@ -22,6 +23,10 @@ def make_logits(seed=0):
     return class_logits, mask_logits
 
 
+def instances_of(class_logits, mask_logits, *options):
+    return instance_inference(class_logits, full_size(mask_logits), *options)
+
+
 def softmax(row):
     exponentials = np.exp(row - row.max())
     return exponentials / exponentials.sum()
@@ -38,7 +43,9 @@ def test_semantic_agrees_with_loops():
         probabilities = softmax(class_logits[q].numpy())
         for k, y, x in np.ndindex(*expected.shape):
             expected[k, y, x] += probabilities[k] * sigmoid(mask_logits[q, y, x].item())
-    np.testing.assert_allclose(semantic_inference(class_logits, mask_logits).numpy(), expected)
+    np.testing.assert_allclose(
+        semantic_inference(class_logits, full_size(mask_logits)).numpy(), expected
+    )
 
 
 def panoptic_with_loops(class_logits, mask_logits, object_threshold, overlap_threshold):
@@ -74,9 +81,9 @@ def panoptic_with_loops(class_logits, mask_logits, object_threshold, overlap_thr
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("thresholds", [(0.0, 0.0), (0.5, 0.4), (0.8, 0.8)])
 def test_panoptic_agrees_with_loops(seed, thresholds):
-    logits = make_logits(seed)
-    expected, expected_segments = panoptic_with_loops(*logits, *thresholds)
-    result, segments = panoptic_inference(*logits, THINGS, *thresholds)
+    class_logits, mask_logits = make_logits(seed)
+    expected, expected_segments = panoptic_with_loops(class_logits, mask_logits, *thresholds)
+    result, segments = panoptic_inference(class_logits, full_size(mask_logits), THINGS, *thresholds)
     assert result.dtype == torch.int32
     np.testing.assert_array_equal(result.numpy(), expected)
     assert segments == expected_segments
@@ -88,7 +95,7 @@ def test_panoptic_merges_stuff_and_separates_things():
     for query, category in enumerate((1, 0, 0, 1)):
         class_logits[query, category] = 9
         mask_logits[query, 0, query] = 9
-    result, segments = panoptic_inference(class_logits, mask_logits, THINGS, 0.8, 0.8)
+    result, segments = panoptic_inference(class_logits, full_size(mask_logits), THINGS, 0.8, 0.8)
     assert result.tolist() == [[1, 2, 3, 1]]
     assert [s["category_id"] for s in segments] == [1, 0, 0]
 
@@ -97,7 +104,7 @@ def test_panoptic_of_nothing():
     class_logits = torch.zeros(QUERIES, CLASSES + 1)
     class_logits[:, -1] = 9
     result, segments = panoptic_inference(
-        class_logits, torch.randn(QUERIES, HEIGHT, WIDTH), THINGS, 0.0, 0.0
+        class_logits, full_size(torch.randn(QUERIES, HEIGHT, WIDTH)), THINGS, 0.0, 0.0
     )
     assert segments == [] and result.shape == (HEIGHT, WIDTH) and not result.any()
 
@@ -113,7 +120,7 @@ def test_instances_agree_with_loops(classes):
         inside = [sigmoid(x) for x in mask_logits[q].flatten().tolist() if x > 0]
         if classes is None or k in classes:
             expected.append((probability * sum(inside) / (len(inside) + 1e-6), k, q))
-    result = instance_inference(class_logits, mask_logits, 12, classes)
+    result = instances_of(class_logits, mask_logits, 12, classes)
     np.testing.assert_allclose(result.scores.numpy(), [e[0] for e in expected])
     assert result.pred_classes.tolist() == [e[1] for e in expected]
     assert torch.equal(result.pred_masks, mask_logits[[e[2] for e in expected]] > 0)
@@ -122,13 +129,13 @@ def test_instances_agree_with_loops(classes):
 
 
 def test_no_more_instances_than_pairs():
-    assert len(instance_inference(*make_logits(), 1000)) == QUERIES * CLASSES
+    assert len(instances_of(*make_logits(), 1000)) == QUERIES * CLASSES
 
 
 @pytest.mark.parametrize(("threshold", "count"), [(0.0, 12), (0.1, 10), (0.3, 6), (1.1, 0)])
 def test_instances_that_score_too_little_are_dropped(threshold, count):
-    everything = instance_inference(*make_logits(), 12)
-    result = instance_inference(*make_logits(), 12, None, threshold)
+    everything = instances_of(*make_logits(), 12)
+    result = instances_of(*make_logits(), 12, None, threshold)
     keep = everything.scores >= threshold
     assert len(result) == keep.sum() == count and result.image_size == (HEIGHT, WIDTH)
     for name, value in everything[keep].get_fields().items():
@@ -137,13 +144,13 @@ def test_instances_that_score_too_little_are_dropped(threshold, count):
 
 
 def test_a_score_equal_to_the_threshold_is_kept():
-    best = instance_inference(*make_logits(), 12).scores.max().item()
-    assert len(instance_inference(*make_logits(), 12, None, best)) == 1
+    best = instances_of(*make_logits(), 12).scores.max().item()
+    assert len(instances_of(*make_logits(), 12, None, best)) == 1
 
 
 def test_instance_with_an_empty_mask_has_score_zero():
     class_logits, mask_logits = make_logits()
-    result = instance_inference(class_logits, -mask_logits.abs(), 5)
+    result = instances_of(class_logits, -mask_logits.abs(), 5)
     assert (result.scores == 0).all() and (result.pred_boxes.tensor == 0).all()
 
 

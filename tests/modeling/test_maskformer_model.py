@@ -5,6 +5,7 @@ import torch
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 from detectron2.structures import BitMasks
+from inference_cases import full_size
 from tiny_model import example, tiny_config
 
 from mask2former.modeling.inference import semantic_inference, tight_boxes
@@ -118,7 +119,7 @@ def test_semantic_output_is_the_head_upsampled_and_cut():
     with torch.no_grad():
         result = model([image])[0]["sem_seg"]
     masks = torch.nn.functional.interpolate(captured["pred_masks"], (64, 96), mode="bilinear")[0]
-    expected = semantic_inference(captured["pred_logits"][0], masks)[:, :40, :72]
+    expected = semantic_inference(captured["pred_logits"][0], full_size(masks))[:, :40, :72]
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
 
 
