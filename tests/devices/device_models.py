@@ -34,7 +34,7 @@ SMALL = (*SMALL, "MODEL.MASK_FORMER.TRAIN_NUM_POINTS", "256")
 SMALL = (*SMALL, "MODEL.SEM_SEG_HEAD.MS_DEFORM_ATTN", "Gather")
 SIDE = 64  # of an image
 NUM_KEPT = 1000  # values of each gradient
-MOVES = {"index", "index_select", "select", "stack"}  # operators that compute nothing
+MOVES = {"index_select", "select", "stack", "unsqueeze", "view"}  # operators that compute nothing
 
 
 def batch_of(num_classes):

@@ -106,15 +106,15 @@ def test_class_weights_count_in_the_class_loss():
     outputs, targets = make_outputs(1, num_layers=1), make_targets([5])
     class_weights = [0.5, 1.0, 3.0, 2.0]
     criterion = make_criterion(class_weights=class_weights)
-    (matches,) = criterion.matcher(
+    matches = criterion.matcher(
         outputs["pred_logits"][None],
-        outputs["pred_masks"][None],
+        [outputs["pred_masks"]],
         [targets[0]["labels"]],
-        [targets[0]["masks"].float()],
+        [targets[0]["masks"]],
         generators(1),
     )
     classes = torch.full((1, QUERIES), NUM_CLASSES)
-    classes[0, matches.query] = targets[0]["labels"][matches.target]
+    classes[0, matches.query[0]] = targets[0]["labels"][matches.target[0]]
     expected = 2 * F.cross_entropy(
         outputs["pred_logits"].transpose(1, 2), classes, torch.tensor([*class_weights, 0.1])
     )

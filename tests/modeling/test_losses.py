@@ -1,7 +1,9 @@
 import math
 
 import numpy as np
+import pytest
 import torch
+import torch.nn.functional as F
 
 from mask2former.modeling.criterion.losses import class_loss, dice_loss, focal_loss, mask_loss
 
@@ -58,10 +60,25 @@ def test_dice_loss_of_an_empty_target_is_finite():
     assert loss.item() == 0 and logits.grad.isfinite().all()
 
 
-def test_class_loss_with_torchs_normalizer_is_torchs_mean():
+def test_class_loss_with_torchs_normalizer_is_torchs_mean_of_each_prediction():
     torch.manual_seed(0)
-    logits, targets = torch.randn(2, 6, 4), torch.randint(0, 4, (2, 6))
+    logits, targets = torch.randn(3, 2, 6, 4), torch.randint(0, 4, (3, 2, 6))
     weight = torch.tensor([1.0, 1.0, 1.0, 0.1])
-    expected = torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets, weight)
-    result = class_loss(logits, targets, weight, weight[targets].sum())
-    torch.testing.assert_close(result, expected)
+    expected = [F.cross_entropy(x.transpose(1, 2), t, weight) for x, t in zip(logits, targets)]
+    result = class_loss(logits, targets, weight, weight[targets].sum((1, 2)))
+    torch.testing.assert_close(result, torch.stack(expected))
+
+
+@pytest.mark.parametrize("loss", [mask_loss, focal_loss, dice_loss])
+def test_losses_of_several_predictions_are_those_of_each(loss):
+    torch.manual_seed(0)
+    logits, targets = torch.randn(4, 3, 7), (torch.rand(4, 3, 7) < 0.5).float()
+    expected = [loss(x, t, 4.0) for x, t in zip(logits, targets)]
+    torch.testing.assert_close(loss(logits, targets, 4.0), torch.stack(expected))
+
+
+def test_losses_of_every_pixel_take_masks_as_they_are():
+    logits, targets = points()
+    targets = targets > 0.5
+    for loss in (focal_loss, dice_loss):
+        assert torch.equal(loss(logits, targets, 4.0), loss(logits, targets.double(), 4.0))

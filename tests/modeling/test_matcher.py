@@ -69,7 +69,7 @@ def make_batch(num_targets, num_queries=6, size=(8, 10)):
     class_logits = torch.zeros(len(num_targets), num_queries, 5)
     mask_logits = torch.full((len(num_targets), num_queries, *size), -8.0)
     for image, count in enumerate(num_targets):
-        masks.append((torch.rand(count, *size) < 0.5).float())
+        masks.append(torch.rand(count, *size) < 0.5)
         labels.append(torch.randint(0, 4, (count,)))
         for t in range(count):
             class_logits[image, 2 * t + 1, labels[image][t]] = 6
@@ -80,33 +80,35 @@ def make_batch(num_targets, num_queries=6, size=(8, 10)):
 def test_matches_of_a_batch_find_the_right_queries():
     class_logits, mask_logits, labels, masks = make_batch([2, 0, 3])
     matcher = make_matcher(200)
-    flipped = class_logits.flip(1), mask_logits.flip(1)
-    first, second = matcher(
-        [class_logits, flipped[0]], [mask_logits, flipped[1]], labels, masks, [None] * 3
+    matches = matcher(
+        torch.stack((class_logits, class_logits.flip(1))),
+        [mask_logits, mask_logits.flip(1)],
+        labels,
+        masks,
+        [None] * 3,
     )
-    assert first.image.tolist() == second.image.tolist() == [0, 0, 2, 2, 2]
-    assert first.target.tolist() == second.target.tolist() == [0, 1, 2, 3, 4]
-    assert first.query.tolist() == [1, 3, 1, 3, 5]
-    assert second.query.tolist() == [4, 2, 4, 2, 0]
+    assert matches.image.tolist() == [[0, 0, 2, 2, 2]] * 2
+    assert matches.target.tolist() == [[0, 1, 2, 3, 4]] * 2
+    assert matches.query.tolist() == [[1, 3, 1, 3, 5], [4, 2, 4, 2, 0]]
 
 
 def test_batch_without_targets_has_no_matches():
     class_logits, mask_logits, labels, masks = make_batch([0, 0])
-    (matches,) = make_matcher(50)([class_logits], [mask_logits], labels, masks, [None] * 2)
-    assert [len(m) for m in matches] == [0, 0, 0]
+    matches = make_matcher(50)(class_logits[None], [mask_logits], labels, masks, [None] * 2)
+    assert [m.shape for m in matches] == [(1, 0)] * 3
     assert matches.query.dtype == torch.int64
 
 
 def test_more_targets_than_queries():
     class_logits, mask_logits, _, _ = make_batch([1], num_queries=3)
     labels, masks = [torch.zeros(7, dtype=torch.int64)], [torch.rand(7, 8, 10)]
-    (matches,) = make_matcher(50)([class_logits], [mask_logits], labels, masks, [None])
-    assert sorted(matches.query.tolist()) == [0, 1, 2]
-    assert len(set(matches.target.tolist())) == 3
+    matches = make_matcher(50)(class_logits[None], [mask_logits], labels, masks, [None])
+    assert sorted(matches.query[0].tolist()) == [0, 1, 2]
+    assert len(set(matches.target[0].tolist())) == 3
 
 
 def test_nan_in_one_image_leaves_the_others_matches():
     class_logits, mask_logits, labels, masks = make_batch([2, 2])
     mask_logits[0] = math.nan
-    (matches,) = make_matcher(200)([class_logits], [mask_logits], labels, masks, [None] * 2)
-    assert matches.query[2:].tolist() == [1, 3]
+    matches = make_matcher(200)(class_logits[None], [mask_logits], labels, masks, [None] * 2)
+    assert matches.query[0, 2:].tolist() == [1, 3]

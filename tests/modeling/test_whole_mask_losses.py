@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_model import tiny_config
 
+from mask2former.layers import chunks
 from mask2former.modeling.criterion.build import build_criterion
 from mask2former.modeling.criterion.criterion import SetCriterion
 from mask2former.modeling.criterion.losses import dice_loss, focal_loss
@@ -64,20 +65,39 @@ def loop_costs(logits, targets):
     )
 
 
-def test_costs_agree_with_loops():
-    logits, targets = make_masks(QUERIES, 3)
-    costs = WholeMasks().costs(logits, targets, no_points)
-    np.testing.assert_allclose(torch.stack(costs), loop_costs(logits, targets), rtol=1e-10)
+def whole_mask_losses(logits, targets, matched_targets, num_masks):
+    """Shapes: (D,M,H,W), (N,H',W'), (D,M) -> (D,), (D,)"""
+    return WholeMasks().losses(
+        logits.__getitem__, targets, torch.as_tensor(matched_targets), num_masks, no_points
+    )
 
 
-def test_losses_agree_with_loops():
-    logits, targets = make_masks(3, 3)
-    losses = WholeMasks().losses(logits, targets, torch.tensor(5.0), no_points)
-    large = [enlarge(x) for x in logits.numpy()]
+@pytest.fixture(params=[2**25, 1], ids=["at once", "one by one"])
+def chunk_bytes(request, monkeypatch):
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", request.param)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float64])
+def test_costs_agree_with_loops(chunk_bytes, dtype):
+    logits, targets = make_masks(2 * QUERIES, 3)
+    logits = logits.view(2, QUERIES, *SIZE)
+    costs = WholeMasks().costs(list(logits), targets.to(dtype), logits.new_zeros(2, 0, 2))
+    expected = [loop_costs(x, targets) for x in logits]
+    np.testing.assert_allclose(torch.stack(costs, 1), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float64])
+def test_losses_agree_with_loops(chunk_bytes, dtype):
+    logits, targets = make_masks(6, 4)
+    logits = logits.view(2, 3, *SIZE)
+    matched_targets = [[0, 1, 3], [1, 2, 3]]
+    losses = whole_mask_losses(logits, targets.to(dtype), matched_targets, torch.tensor(5.0))
     expected = [
-        sum(f(x, t) for x, t in zip(large, targets.numpy())) / 5 for f in (mean_focal, dice)
+        [sum(f(enlarge(x), targets[t].numpy()) for x, t in zip(*pairs)) / 5]
+        for f in (mean_focal, dice)
+        for pairs in zip(logits.numpy(), matched_targets)
     ]
-    np.testing.assert_allclose(torch.stack(losses), expected, rtol=1e-10)
+    np.testing.assert_allclose(torch.cat(losses)[:, None], expected, rtol=1e-10)
 
 
 def test_gradients_agree_with_differences():
@@ -85,7 +105,7 @@ def test_gradients_agree_with_differences():
     logits.requires_grad_()
     num_masks = torch.tensor(3.0, dtype=torch.float64)
     assert torch.autograd.gradcheck(
-        lambda x: WholeMasks().losses(x, targets, num_masks, no_points), logits
+        lambda x: whole_mask_losses(x[None], targets.bool(), [[0, 1]], num_masks), logits
     )
     flat = targets.flatten(1)
     wide = torch.randn(2, 48, dtype=torch.float64, requires_grad=True)
@@ -97,7 +117,7 @@ def test_gradients_agree_with_differences():
 def test_extreme_logits_have_finite_losses_and_gradients(logit):
     logits = torch.full((2, *SIZE), logit, requires_grad=True)
     targets = torch.stack((torch.zeros(TARGET_SIZE), torch.ones(TARGET_SIZE)))
-    losses = WholeMasks().losses(logits, targets, torch.tensor(1.0), no_points)
+    losses = whole_mask_losses(logits[None], targets, [[0, 1]], torch.tensor(1.0))
     sum(losses).backward()
     wrong = 0.75 * 100 if logit > 0 else 0.25 * 100  # of the empty target, or of the full one
     assert losses[0].item() == pytest.approx(wrong) and logits.grad.isfinite().all()

@@ -28,6 +28,11 @@ def mean_over_ranks(x: Tensor) -> Tensor:
     return total / comm.get_world_size()
 
 
+def query_slots(matches: Matches, num_queries: int) -> Tensor:
+    """Where the matched queries are, counted through the batch: (D,M)"""
+    return matches.image * num_queries + matches.query
+
+
 class SetCriterion(nn.Module):
     """Weighted losses of a set of (class, mask) predictions against a set of targets."""
 
@@ -98,77 +103,74 @@ class SetCriterion(nn.Module):
             predictions += outputs["aux_outputs"]
             suffixes += [f"_{i}" for i in range(len(outputs["aux_outputs"]))]
         class_logits = torch.stack([p["pred_logits"] for p in predictions])  # (D,B,Q,K+1)
+        # Never in one tensor: they are the largest there are.
         mask_logits = [p["pred_masks"] for p in predictions]  # D x (B,Q,H,W)
         generators = generators or [None] * len(targets)
 
         with full_precision(class_logits.device.type):
             class_logits = class_logits.float()
-            labels = [t["labels"] for t in targets]
-            all_labels = torch.cat(labels)  # (N,)
-            all_masks = torch.cat([t["masks"] for t in targets]).float()  # (N,H',W')
-            masks = all_masks.split([len(image_labels) for image_labels in labels])
+            labels, masks = [t["labels"] for t in targets], [t["masks"] for t in targets]
             matches = self.matcher(class_logits, mask_logits, labels, masks, generators)
+            labels, masks = torch.cat(labels), torch.cat(masks)  # (N,), (N,H',W')
 
-            class_targets = torch.stack(
-                [self.class_targets(m, all_labels, class_logits.shape[1:3]) for m in matches]
-            )  # (D,B,Q)
-            num_masks, *class_norms = self.normalizers(len(all_labels), class_targets)
+            class_targets = self.class_targets(matches, labels, class_logits.shape[:3])
+            num_masks, class_norms = self.normalizers(len(labels), class_targets)
+            class_losses = class_loss(class_logits, class_targets, self.empty_weight, class_norms)
             # An image's points are drawn for its own masks only; see random_points.
-            num_matched = [min(len(image_labels), class_logits.shape[2]) for image_labels in labels]
+            num_matched = [min(len(t["labels"]), class_logits.shape[2]) for t in targets]
             draw = partial(
                 random_points, num_matched, generators=generators, device=class_logits.device
             )
-
-            losses = {}
-            for index, suffix in enumerate(suffixes):
-                terms = {
-                    "loss_ce": class_loss(
-                        class_logits[index],
-                        class_targets[index],
-                        self.empty_weight,
-                        class_norms[index],
-                    ),
-                    **self.mask_losses(
-                        mask_logits[index], all_masks, matches[index], num_masks, draw
-                    ),
-                }
-                for name, loss in terms.items():
-                    losses[name + suffix] = self.weight_dict[name] * loss
-        return losses
+            mask_losses, dice_losses = self.mask_losses(
+                mask_logits, masks, matches, num_masks, draw
+            )
+        terms = {"loss_ce": class_losses, "loss_mask": mask_losses, "loss_dice": dice_losses}
+        terms = {name: (self.weight_dict[name] * terms[name]).unbind() for name in terms}
+        return {
+            name + suffix: losses[index]
+            for index, suffix in enumerate(suffixes)
+            for name, losses in terms.items()
+        }
 
     def class_targets(self, matches: Matches, labels: Tensor, size: Sequence[int]) -> Tensor:
-        """The class that each query should predict: M pairs, (N,), (B,Q) -> (B,Q)"""
+        """The class that each query should predict: (D,M) pairs, (N,), (D,B,Q) -> (D,B,Q)"""
         targets = labels.new_full(tuple(size), self.num_classes)
-        targets[matches.image, matches.query] = labels[matches.target]
-        return targets
+        slots = query_slots(matches, size[-1])
+        return targets.flatten(1).scatter(1, slots, labels[matches.target]).view(targets.shape)
 
-    def normalizers(self, num_targets: int, class_targets: Tensor) -> Tensor:
+    def normalizers(self, num_targets: int, class_targets: Tensor) -> tuple[Tensor, Tensor]:
         """What the mask losses, and the class loss of each prediction, are divided by.
 
-        Shapes: (), (D,B,Q) -> (1+D,)
+        Shapes: (), (D,B,Q) -> (), (D,)
         """
         weights = self.empty_weight[class_targets].sum((1, 2))  # (D,)
         counts = mean_over_ranks(torch.cat((weights.new_full((1,), num_targets), weights)))
-        num_masks = counts[:1].clamp(min=1)  # a batch may have no targets at all
-        return torch.cat((num_masks, counts[1:] if self.class_norm_over_ranks else weights))
+        num_masks = counts[0].clamp(min=1)  # a batch may have no targets at all
+        return num_masks, counts[1:] if self.class_norm_over_ranks else weights
 
     def mask_losses(
         self,
-        mask_logits: Tensor,
+        mask_logits: Sequence[Tensor],
         masks: Tensor,
         matches: Matches,
         num_masks: Tensor,
         draw: DrawPoints,
-    ) -> dict[str, Tensor]:
-        """Losses of the matched masks: (B,Q,H,W), (N,H',W'), M pairs, () -> (), ()"""
-        matched = mask_logits[matches.image, matches.query].float()  # (M,H,W)
-        if len(matched) == 0:
-            zero = matched.sum()  # in the graph: every process has a gradient for every parameter
-            return {"loss_mask": zero, "loss_dice": zero}
-        mask_loss, dice_loss = self.comparison.losses(
-            matched, masks[matches.target], num_masks, draw
-        )
-        return {"loss_mask": mask_loss, "loss_dice": dice_loss}
+    ) -> tuple[Tensor, Tensor]:
+        """Losses of the matched masks: D x (B,Q,H,W), (N,H',W'), (D,M) pairs, () -> (D,), (D,)"""
+        slots = query_slots(matches, mask_logits[0].shape[1])
+
+        def select(some: slice) -> Tensor:
+            matched = [
+                logits.flatten(0, 1).index_select(0, queries)
+                for logits, queries in zip(mask_logits[some], slots[some])
+            ]
+            return torch.stack(matched).float()
+
+        if slots.shape[1] == 0:
+            # In the graph: every process has a gradient for every parameter.
+            zeros = select(slice(None)).flatten(1).sum(1)
+            return zeros, zeros
+        return self.comparison.losses(select, masks, matches.target, num_masks, draw)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
         # The config tells the weights; a checkpoint may have been trained with others.

@@ -1,8 +1,10 @@
 """The losses of matched masks and of classes (paper, sec. 3.3 and 4.1).
 
-N masks, P points or pixels of each, B batch, Q queries, K classes.
+D predictions, N masks, P points or pixels of each, B batch, Q queries, K classes. Losses keep the
+leading dimensions: those of the D predictions may be taken at once, or of one, without D.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -12,10 +14,10 @@ FOCAL_ALPHA = 0.25  # share of the loss of a target's inside; the outside has th
 def mask_loss(logits: Tensor, targets: Tensor, num_masks: Tensor | float) -> Tensor:
     """Binary cross-entropy, averaged over a mask's points; the sum over masks by `num_masks`.
 
-    Shapes: (N,P), (N,P) in [0, 1] -> ()
+    Shapes: (D,N,P), (D,N,P) in [0, 1] -> (D,)
     """
     loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    return loss.mean(1).sum() / num_masks
+    return loss.mean(-1).sum(-1) / num_masks
 
 
 def focal_loss(logits: Tensor, targets: Tensor, num_masks: Tensor | float) -> Tensor:
@@ -24,25 +26,25 @@ def focal_loss(logits: Tensor, targets: Tensor, num_masks: Tensor | float) -> Te
     As `mask_loss`, but each pixel counts by the square of the probability that it is wrong, and by
     FOCAL_ALPHA.
 
-    Shapes: (N,P), (N,P) of 0 and 1 -> ()
+    Shapes: (D,N,P), (D,N,P) of 0 and 1 or bool -> (D,)
     """
-    cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    probabilities = logits.sigmoid()
-    wrong = probabilities + targets - 2 * probabilities * targets
-    share = (1 - FOCAL_ALPHA) + (2 * FOCAL_ALPHA - 1) * targets
-    return (share * wrong.square() * cross_entropy).mean(1).sum() / num_masks
+    inside = targets > 0
+    wrong = torch.where(inside, -logits, logits)
+    share = (1 - FOCAL_ALPHA) + (2 * FOCAL_ALPHA - 1) * inside
+    loss = share * wrong.sigmoid().square() * F.softplus(wrong)
+    return loss.mean(-1).sum(-1) / num_masks
 
 
 def dice_loss(logits: Tensor, targets: Tensor, num_masks: Tensor | float) -> Tensor:
     """1 - the overlap of prediction and target (V-Net's dice); the sum over masks by `num_masks`.
 
-    Shapes: (N,P), (N,P) in [0, 1] -> ()
+    Shapes: (D,N,P), (D,N,P) in [0, 1] or bool -> (D,)
     """
     probabilities = logits.sigmoid()
-    overlap = 2 * (probabilities * targets).sum(1)
-    total = probabilities.sum(1) + targets.sum(1)
+    overlap = 2 * (probabilities * targets).sum(-1)
+    total = probabilities.sum(-1) + targets.sum(-1)
     # The ones keep a mask of which no point was hit from dividing by zero.
-    return (1 - (overlap + 1) / (total + 1)).sum() / num_masks
+    return (1 - (overlap + 1) / (total + 1)).sum(-1) / num_masks
 
 
 def class_loss(logits: Tensor, targets: Tensor, weight: Tensor, normalizer: Tensor) -> Tensor:
@@ -50,7 +52,7 @@ def class_loss(logits: Tensor, targets: Tensor, weight: Tensor, normalizer: Tens
 
     The normalizer of torch's own mean is `weight[targets].sum()`.
 
-    Shapes: (B,Q,K+1), (B,Q), (K+1), () -> ()
+    Shapes: (D,B,Q,K+1), (D,B,Q), (K+1), (D,) -> (D,)
     """
-    loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), weight, reduction="sum")
-    return loss / normalizer
+    loss = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), weight, reduction="none")
+    return loss.view(targets.shape).sum((-2, -1)) / normalizer

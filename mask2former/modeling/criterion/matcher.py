@@ -24,7 +24,7 @@ WORST_COST = 1e9
 
 
 class Matches(NamedTuple):
-    """The matched pairs of one prediction, image by image; each (M,) int64."""
+    """The matched pairs of each prediction, image by image; each (D,M) int64."""
 
     image: Tensor
     query: Tensor
@@ -53,34 +53,39 @@ class HungarianMatcher:
     @torch.no_grad()
     def __call__(
         self,
-        class_logits: Sequence[Tensor],
+        class_logits: Tensor,
         mask_logits: Sequence[Tensor],
         labels: Sequence[Tensor],
         masks: Sequence[Tensor],
         generators: Sequence[torch.Generator | None],
-    ) -> list[Matches]:
+    ) -> Matches:
         """
         Args:
-            labels, masks: the targets of each image.
+            labels, masks: the targets of each image; masks bool, or numbers in [0, 1].
             generators: where the points of each image come from.
-        Shapes: D x (B,Q,K+1) float32, D x (B,Q,H,W), B x (T,), B x (T,H',W') float32 -> D matches
+        Shapes: (D,B,Q,K+1) float32, D x (B,Q,H,W), B x (T,), B x (T,H',W')
         """
-        device = class_logits[0].device
+        device = class_logits.device
         num_targets = [len(image_labels) for image_labels in labels]
-        num_queries = class_logits[0].shape[1]
-        costs = class_logits[0].new_zeros(
-            (len(class_logits), len(labels), num_queries, max(num_targets)), dtype=torch.float32
+        with_targets = [image for image, count in enumerate(num_targets) if count]
+        # An image's points come one prediction after the other, whatever is compared at once.
+        draw = partial(
+            random_points,
+            [min(count, 1) for count in num_targets],
+            self.comparison.num_cost_points,
+            generators,
+            device,
         )
-        for prediction in range(len(class_logits)):
-            for image, count in enumerate(num_targets):
-                if count:
-                    costs[prediction, image, :, :count] = self.cost(
-                        class_logits[prediction][image],
-                        mask_logits[prediction][image],
-                        labels[image],
-                        masks[image],
-                        generators[image],
-                    )
+        points = torch.stack([draw() for _ in mask_logits], dim=1)  # (with targets,D,P,2)
+        costs = class_logits.new_zeros((*class_logits.shape[:3], max(num_targets)))
+        for image, image_points in zip(with_targets, points):
+            costs[:, image, :, : num_targets[image]] = self.cost(
+                class_logits[:, image],
+                [logits[image] for logits in mask_logits],
+                labels[image],
+                masks[image],
+                image_points,
+            )
         costs = costs.cpu().numpy()  # the one wait for the device
 
         first_target = np.cumsum([0, *num_targets])
@@ -94,22 +99,21 @@ class HungarianMatcher:
                 targets.append(target + first_target[image])
             pairs.append([np.concatenate(index) for index in (images, queries, targets)])
         indices = torch.from_numpy(np.array(pairs, dtype=np.int64)).to(device)
-        return [Matches(*prediction) for prediction in indices]
+        return Matches(*indices.unbind(1))
 
     def cost(
         self,
         class_logits: Tensor,
-        mask_logits: Tensor,
+        mask_logits: Sequence[Tensor],
         labels: Tensor,
         masks: Tensor,
-        generator: torch.Generator | None,
+        points: Tensor,
     ) -> Tensor:
-        """Cost of every pair of one image, at points that all its masks share.
+        """Cost of every pair of one image, at points that all masks of a prediction share.
 
-        Shapes: (Q,K+1) float32, (Q,H,W), (T,), (T,H',W') float32 -> (Q,T) float32
+        Shapes: (D,Q,K+1) float32, D x (Q,H,W), (T,), (T,H',W'), (D,P,2) -> (D,Q,T) float32
         """
-        draw = partial(random_points, [1], generators=[generator], device=mask_logits.device)
-        mask_cost, dice_cost = self.comparison.costs(mask_logits.float(), masks, draw)
+        mask_cost, dice_cost = self.comparison.costs(mask_logits, masks, points)
         return (
             self.class_weight * class_cost(class_logits, labels)
             + self.mask_weight * mask_cost
