@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from mask2former.modeling.criterion.criterion import SetCriterion
 from mask2former.modeling.criterion.mask_comparison import AtPoints
+from mask2former.modeling.criterion.predicted_masks import GivenMasks
 
 NUM_CLASSES, QUERIES, SIZE = 4, 6, (16, 20)
 
@@ -108,7 +109,7 @@ def test_class_weights_count_in_the_class_loss():
     criterion = make_criterion(class_weights=class_weights)
     matches = criterion.matcher(
         outputs["pred_logits"][None],
-        [outputs["pred_masks"]],
+        GivenMasks([outputs["pred_masks"]]),
         [targets[0]["labels"]],
         [targets[0]["masks"]],
         generators(1),

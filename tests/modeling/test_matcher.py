@@ -8,10 +8,18 @@ import torch
 from mask2former.modeling.criterion.costs import class_cost, dice_cost, focal_cost, mask_cost
 from mask2former.modeling.criterion.mask_comparison import AtPoints
 from mask2former.modeling.criterion.matcher import HungarianMatcher, assign
+from mask2former.modeling.criterion.predicted_masks import GivenMasks
 
 
 def make_matcher(num_points, *weights):
     return HungarianMatcher(*(weights or (1.0, 1.0, 1.0)), AtPoints(num_points, 3.0, 0.75))
+
+
+def match(num_points, class_logits, mask_logits, labels, masks):
+    """For one prediction."""
+    predicted = GivenMasks([mask_logits])
+    generators = [None] * len(labels)
+    return make_matcher(num_points)(class_logits[None], predicted, labels, masks, generators)
 
 
 def test_costs_agree_with_loops():
@@ -82,7 +90,7 @@ def test_matches_of_a_batch_find_the_right_queries():
     matcher = make_matcher(200)
     matches = matcher(
         torch.stack((class_logits, class_logits.flip(1))),
-        [mask_logits, mask_logits.flip(1)],
+        GivenMasks([mask_logits, mask_logits.flip(1)]),
         labels,
         masks,
         [None] * 3,
@@ -94,7 +102,9 @@ def test_matches_of_a_batch_find_the_right_queries():
 
 def test_batch_without_targets_has_no_matches():
     class_logits, mask_logits, labels, masks = make_batch([0, 0])
-    matches = make_matcher(50)(class_logits[None], [mask_logits], labels, masks, [None] * 2)
+    matches = make_matcher(50)(
+        class_logits[None], GivenMasks([mask_logits]), labels, masks, [None] * 2
+    )
     assert [m.shape for m in matches] == [(1, 0)] * 3
     assert matches.query.dtype == torch.int64
 
@@ -102,7 +112,7 @@ def test_batch_without_targets_has_no_matches():
 def test_more_targets_than_queries():
     class_logits, mask_logits, _, _ = make_batch([1], num_queries=3)
     labels, masks = [torch.zeros(7, dtype=torch.int64)], [torch.rand(7, 8, 10)]
-    matches = make_matcher(50)(class_logits[None], [mask_logits], labels, masks, [None])
+    matches = match(50, class_logits, mask_logits, labels, masks)
     assert sorted(matches.query[0].tolist()) == [0, 1, 2]
     assert len(set(matches.target[0].tolist())) == 3
 
@@ -110,5 +120,7 @@ def test_more_targets_than_queries():
 def test_nan_in_one_image_leaves_the_others_matches():
     class_logits, mask_logits, labels, masks = make_batch([2, 2])
     mask_logits[0] = math.nan
-    matches = make_matcher(200)(class_logits[None], [mask_logits], labels, masks, [None] * 2)
+    matches = make_matcher(200)(
+        class_logits[None], GivenMasks([mask_logits]), labels, masks, [None] * 2
+    )
     assert matches.query[0, 2:].tolist() == [1, 3]

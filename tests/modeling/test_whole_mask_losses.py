@@ -13,6 +13,7 @@ from mask2former.modeling.criterion.build import build_criterion
 from mask2former.modeling.criterion.criterion import SetCriterion
 from mask2former.modeling.criterion.losses import dice_loss, focal_loss
 from mask2former.modeling.criterion.mask_comparison import AtPoints, WholeMasks
+from mask2former.modeling.criterion.predicted_masks import GivenMasks
 
 NUM_CLASSES, QUERIES, SIZE, TARGET_SIZE = 3, 4, (3, 4), (6, 8)
 
@@ -81,7 +82,8 @@ def chunk_bytes(request, monkeypatch):
 def test_costs_agree_with_loops(chunk_bytes, dtype):
     logits, targets = make_masks(2 * QUERIES, 3)
     logits = logits.view(2, QUERIES, *SIZE)
-    costs = WholeMasks().costs(list(logits), targets.to(dtype), logits.new_zeros(2, 0, 2))
+    masks = GivenMasks(logits[:, None])
+    costs = WholeMasks().costs(masks, 0, targets.to(dtype), logits.new_zeros(2, 0, 2))
     expected = [loop_costs(x, targets) for x in logits]
     np.testing.assert_allclose(torch.stack(costs, 1), expected, rtol=1e-10)
 

@@ -15,8 +15,13 @@ from torch import Tensor, nn
 from mask2former.device import full_precision
 from mask2former.layers.point_sampling import random_points
 from mask2former.modeling.criterion.losses import class_loss
-from mask2former.modeling.criterion.mask_comparison import DrawPoints, MaskComparison
+from mask2former.modeling.criterion.mask_comparison import MaskComparison
 from mask2former.modeling.criterion.matcher import HungarianMatcher, Matches
+from mask2former.modeling.criterion.predicted_masks import (
+    PredictedMasks,
+    predicted_masks,
+    without_halves,
+)
 
 
 def mean_over_ranks(x: Tensor) -> Tensor:
@@ -89,8 +94,8 @@ class SetCriterion(nn.Module):
     ) -> dict[str, Tensor]:
         """
         Args:
-            outputs: "pred_logits" (B,Q,K+1), "pred_masks" (B,Q,H,W), "aux_outputs": the same of
-                earlier layers.
+            outputs: "pred_logits" (B,Q,K+1), "pred_masks" (B,Q,H,W) or, instead, "mask_embed"
+                (B,Q,C) and "pixel_feature" (B,C,H,W), "aux_outputs": the same of earlier layers.
             targets: of each image "labels" (T,) int64 and "masks" (T,H',W'), bool or float, all
                 of one size H' W': that of the padded batch.
             generators: where the random points of each image come from; None is torch's global one.
@@ -103,26 +108,22 @@ class SetCriterion(nn.Module):
             predictions += outputs["aux_outputs"]
             suffixes += [f"_{i}" for i in range(len(outputs["aux_outputs"]))]
         class_logits = torch.stack([p["pred_logits"] for p in predictions])  # (D,B,Q,K+1)
-        # Never in one tensor: they are the largest there are.
-        mask_logits = [p["pred_masks"] for p in predictions]  # D x (B,Q,H,W)
         generators = generators or [None] * len(targets)
 
         with full_precision(class_logits.device.type):
-            class_logits = class_logits.float()
+            class_logits = without_halves(class_logits)
+            predicted = predicted_masks(predictions)
             labels, masks = [t["labels"] for t in targets], [t["masks"] for t in targets]
-            matches = self.matcher(class_logits, mask_logits, labels, masks, generators)
+            matches = self.matcher(class_logits, predicted, labels, masks, generators)
             labels, masks = torch.cat(labels), torch.cat(masks)  # (N,), (N,H',W')
 
             class_targets = self.class_targets(matches, labels, class_logits.shape[:3])
             num_masks, class_norms = self.normalizers(len(labels), class_targets)
             class_losses = class_loss(class_logits, class_targets, self.empty_weight, class_norms)
-            # An image's points are drawn for its own masks only; see random_points.
+            # Of each image's masks; its points are drawn for them only, see random_points.
             num_matched = [min(len(t["labels"]), class_logits.shape[2]) for t in targets]
-            draw = partial(
-                random_points, num_matched, generators=generators, device=class_logits.device
-            )
             mask_losses, dice_losses = self.mask_losses(
-                mask_logits, masks, matches, num_masks, draw
+                predicted, masks, matches, num_matched, num_masks, generators
             )
         terms = {"loss_ce": class_losses, "loss_mask": mask_losses, "loss_dice": dice_losses}
         terms = {name: (self.weight_dict[name] * terms[name]).unbind() for name in terms}
@@ -150,26 +151,21 @@ class SetCriterion(nn.Module):
 
     def mask_losses(
         self,
-        mask_logits: Sequence[Tensor],
+        predicted: PredictedMasks,
         masks: Tensor,
         matches: Matches,
+        num_matched: Sequence[int],
         num_masks: Tensor,
-        draw: DrawPoints,
+        generators: Sequence[torch.Generator | None],
     ) -> tuple[Tensor, Tensor]:
-        """Losses of the matched masks: D x (B,Q,H,W), (N,H',W'), (D,M) pairs, () -> (D,), (D,)"""
-        slots = query_slots(matches, mask_logits[0].shape[1])
-
-        def select(some: slice) -> Tensor:
-            matched = [
-                logits.flatten(0, 1).index_select(0, queries)
-                for logits, queries in zip(mask_logits[some], slots[some])
-            ]
-            return torch.stack(matched).float()
-
-        if slots.shape[1] == 0:
+        """Losses of the matched masks: (N,H',W'), (D,M) pairs, () -> (D,), (D,)"""
+        slots = query_slots(matches, predicted.num_queries)
+        select = partial(predicted.of_queries, slots=slots, num_matched=num_matched)
+        if sum(num_matched) == 0:
             # In the graph: every process has a gradient for every parameter.
             zeros = select(slice(None)).flatten(1).sum(1)
             return zeros, zeros
+        draw = partial(random_points, num_matched, generators=generators, device=slots.device)
         return self.comparison.losses(select, masks, matches.target, num_masks, draw)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:

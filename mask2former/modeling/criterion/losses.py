@@ -54,5 +54,6 @@ def class_loss(logits: Tensor, targets: Tensor, weight: Tensor, normalizer: Tens
 
     Shapes: (D,B,Q,K+1), (D,B,Q), (K+1), (D,) -> (D,)
     """
+    weight = weight.to(logits.dtype)
     loss = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), weight, reduction="none")
     return loss.view(targets.shape).sum((-2, -1)) / normalizer

@@ -6,7 +6,7 @@ comparison gives the matcher its costs and the criterion its losses, of all pred
 weights are theirs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,22 +18,23 @@ from mask2former.layers.chunks import chunks
 from mask2former.layers.point_sampling import point_sample, sample_targets, uncertain_points
 from mask2former.modeling.criterion.costs import dice_cost, focal_cost, mask_cost
 from mask2former.modeling.criterion.losses import dice_loss, focal_loss, mask_loss
+from mask2former.modeling.criterion.predicted_masks import PredictedMasks
 
 DrawPoints = Callable[[int], Tensor]  # num -> (M,num,2): random points for each pair
 SelectMasks = Callable[[slice], Tensor]  # predictions -> (d,M,H,W): logits of the matched queries
 
 
 class MaskComparison(Protocol):
-    """Targets are bool, or numbers in [0, 1]; all results are float32."""
+    """Targets are bool, or numbers in [0, 1]; results have the type of the predictions."""
 
     num_cost_points: int  # random points that costs are taken at; 0: they need none
 
     def costs(
-        self, logits: Sequence[Tensor], targets: Tensor, points: Tensor
+        self, masks: PredictedMasks, image: int, targets: Tensor, points: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Mask and dice cost of every pair of one image; a prediction's masks share its points.
 
-        Shapes: D x (Q,H,W), (T,H',W'), (D,P,2) -> (D,Q,T), (D,Q,T)
+        Shapes: (T,H',W'), (D,P,2) -> (D,Q,T), (D,Q,T)
         """
 
     def losses(
@@ -72,22 +73,19 @@ class AtPoints:
         return self.num_points
 
     def costs(
-        self, logits: Sequence[Tensor], targets: Tensor, points: Tensor
+        self, masks: PredictedMasks, image: int, targets: Tensor, points: Tensor
     ) -> tuple[Tensor, Tensor]:
         num_targets, num_predictions = len(targets), len(points)
+        points = points.to(masks.dtype)
         everywhere = points.flatten(0, 1).expand(num_targets, -1, -1)  # (T,D*P,2)
         targets = sample_targets(targets, everywhere)
         targets = targets.view(num_targets, num_predictions, -1).transpose(0, 1)  # (D,T,P)
         costs = []
-        numbers_each = 3 * len(logits[0]) * points.shape[1]  # logits and what costs make of them
+        # Besides the logits themselves, costs take their cross-entropy and their probabilities.
+        numbers_each = (masks.numbers_a_point + 2 * masks.num_queries) * points.shape[1]
         for some in chunks(num_predictions, numbers_each * points.element_size()):
-            sampled = torch.stack(
-                [
-                    point_sample(masks[None], at[None])[0]
-                    for masks, at in zip(logits[some], points[some])
-                ]
-            )  # (d,Q,P)
-            costs.append((mask_cost(sampled, targets[some]), dice_cost(sampled, targets[some])))
+            logits = masks.at_points(some, image, points[some])  # (d,Q,P)
+            costs.append((mask_cost(logits, targets[some]), dice_cost(logits, targets[some])))
         mask_costs, dice_costs = zip(*costs)
         return torch.cat(mask_costs), torch.cat(dice_costs)
 
@@ -107,8 +105,8 @@ class AtPoints:
         for some in chunks(num_predictions, 4 * num_pairs * numbers_each):
             matched = select(some)  # (d,M,H,W)
             drawn = [(draw(num_candidates), draw(self.num_points - num_uncertain)) for _ in matched]
-            candidates, others = map(torch.cat, zip(*drawn))  # (d*M,*,2)
             matched = matched.flatten(0, 1)
+            candidates, others = (torch.cat(x).to(matched.dtype) for x in zip(*drawn))  # (d*M,*,2)
             uncertain = uncertain_points(matched.detach(), candidates, num_uncertain)
             points.append(torch.cat((uncertain, others), dim=1))  # (d*M,P,2)
             logits.append(point_sample(matched[:, None], points[-1])[:, 0])  # (d*M,P)
@@ -144,18 +142,17 @@ class WholeMasks:
     num_cost_points = 0
 
     def costs(
-        self, logits: Sequence[Tensor], targets: Tensor, points: Tensor
+        self, masks: PredictedMasks, image: int, targets: Tensor, points: Tensor
     ) -> tuple[Tensor, Tensor]:
-        size = logits[0].shape[-2:]
         if targets.dtype == torch.bool:  # which interpolate does not take
             targets = targets.view(torch.uint8)
-        targets = F.interpolate(targets[None], size=size, mode="nearest")[0]
-        targets = targets.flatten(1).to(points.dtype)  # (T,H*W)
+        targets = F.interpolate(targets[None], size=masks.size, mode="nearest")[0]
+        targets = targets.flatten(1).to(masks.dtype)  # (T,H*W)
         costs = []
-        numbers_each = 5 * logits[0].numel()  # logits and what the costs make of them
-        for some in chunks(len(logits), numbers_each * points.element_size()):
-            masks = torch.stack([x.flatten(1) for x in logits[some]]).to(points.dtype)  # (d,Q,H*W)
-            costs.append((focal_cost(masks, targets), dice_cost(masks, targets)))
+        numbers_each = 5 * masks.num_queries * targets.shape[1]  # logits, what costs make of them
+        for some in chunks(len(points), numbers_each * targets.element_size()):
+            logits = masks.of_image(some, image).flatten(2)  # (d,Q,H*W)
+            costs.append((focal_cost(logits, targets), dice_cost(logits, targets)))
         mask_costs, dice_costs = zip(*costs)
         return torch.cat(mask_costs), torch.cat(dice_costs)
 

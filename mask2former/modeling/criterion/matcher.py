@@ -17,6 +17,7 @@ from torch import Tensor
 from mask2former.layers.point_sampling import random_points
 from mask2former.modeling.criterion.costs import class_cost
 from mask2former.modeling.criterion.mask_comparison import MaskComparison
+from mask2former.modeling.criterion.predicted_masks import PredictedMasks
 
 # Stands for a cost that is not finite, so that such a pair is the last choice. Far above all true
 # costs, and small enough for their differences to survive in a sum of float64.
@@ -54,7 +55,7 @@ class HungarianMatcher:
     def __call__(
         self,
         class_logits: Tensor,
-        mask_logits: Sequence[Tensor],
+        predicted: PredictedMasks,
         labels: Sequence[Tensor],
         masks: Sequence[Tensor],
         generators: Sequence[torch.Generator | None],
@@ -63,7 +64,7 @@ class HungarianMatcher:
         Args:
             labels, masks: the targets of each image; masks bool, or numbers in [0, 1].
             generators: where the points of each image come from.
-        Shapes: (D,B,Q,K+1) float32, D x (B,Q,H,W), B x (T,), B x (T,H',W')
+        Shapes: (D,B,Q,K+1), B x (T,), B x (T,H',W')
         """
         device = class_logits.device
         num_targets = [len(image_labels) for image_labels in labels]
@@ -76,15 +77,16 @@ class HungarianMatcher:
             generators,
             device,
         )
-        points = torch.stack([draw() for _ in mask_logits], dim=1)  # (with targets,D,P,2)
+        points = torch.stack([draw() for _ in class_logits], dim=1)  # (with targets,D,P,2)
         costs = class_logits.new_zeros((*class_logits.shape[:3], max(num_targets)))
         for image, image_points in zip(with_targets, points):
-            costs[:, image, :, : num_targets[image]] = self.cost(
-                class_logits[:, image],
-                [logits[image] for logits in mask_logits],
-                labels[image],
-                masks[image],
-                image_points,
+            mask_cost, dice_cost = self.comparison.costs(
+                predicted, image, masks[image], image_points
+            )
+            costs[:, image, :, : num_targets[image]] = (
+                self.class_weight * class_cost(class_logits[:, image], labels[image])
+                + self.mask_weight * mask_cost
+                + self.dice_weight * dice_cost
             )
         costs = costs.cpu().numpy()  # the one wait for the device
 
@@ -100,22 +102,3 @@ class HungarianMatcher:
             pairs.append([np.concatenate(index) for index in (images, queries, targets)])
         indices = torch.from_numpy(np.array(pairs, dtype=np.int64)).to(device)
         return Matches(*indices.unbind(1))
-
-    def cost(
-        self,
-        class_logits: Tensor,
-        mask_logits: Sequence[Tensor],
-        labels: Tensor,
-        masks: Tensor,
-        points: Tensor,
-    ) -> Tensor:
-        """Cost of every pair of one image, at points that all masks of a prediction share.
-
-        Shapes: (D,Q,K+1) float32, D x (Q,H,W), (T,), (T,H',W'), (D,P,2) -> (D,Q,T) float32
-        """
-        mask_cost, dice_cost = self.comparison.costs(mask_logits, masks, points)
-        return (
-            self.class_weight * class_cost(class_logits, labels)
-            + self.mask_weight * mask_cost
-            + self.dice_weight * dice_cost
-        )
