@@ -1,12 +1,14 @@
 """The optimizer: parameter groups as the official training has them, and gradient clipping."""
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.solver.build import maybe_add_gradient_clipping
-from torch import nn
+from torch import Tensor, nn
+
+from mask2former.device import has_fused_optimizers
 
 NORMS = (
     nn.modules.batchnorm._NormBase,  # batch norms of all kinds, SyncBN and instance norms
@@ -62,12 +64,46 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     ]
     solver = cfg.SOLVER
     if solver.OPTIMIZER == "ADAMW":
-        return clipped(cfg, torch.optim.AdamW)(params, solver.BASE_LR)
-    if solver.OPTIMIZER == "SGD":
-        return clipped(cfg, torch.optim.SGD)(
-            params, solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV
-        )
-    raise ValueError(f"SOLVER.OPTIMIZER={solver.OPTIMIZER!r}; set it to ADAMW or SGD")
+        kind, own = torch.optim.AdamW, {}
+    elif solver.OPTIMIZER == "SGD":
+        kind, own = torch.optim.SGD, {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}
+    else:
+        raise ValueError(f"SOLVER.OPTIMIZER={solver.OPTIMIZER!r}; set it to ADAMW or SGD")
+    is_fused = all(has_fused_optimizers(p.device.type) for group in params for p in group["params"])
+    optimizer = clipped(cfg, kind)(params, solver.BASE_LR, fused=is_fused or None, **own)
+    optimizer.register_load_state_dict_pre_hook(keep_way_to_compute)
+    if is_fused:
+        optimizer.register_step_pre_hook(lie_as_their_parameters)
+    return optimizer
+
+
+def keep_way_to_compute(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """`state` with `fused` and `foreach` of this optimizer, not of the one that was saved.
+
+    That one may have been on another device, or of a project that does not choose them.
+    """
+    own = {name: optimizer.defaults[name] for name in ("fused", "foreach")}
+    return {**state, "param_groups": [{**group, **own} for group in state["param_groups"]]}
+
+
+def lie_as_their_parameters(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Give gradients and states the strides of their parameters, which nearly always they have.
+
+    torch's fused kernels for the CPU take that for granted, and would mix up the elements.
+    """
+    for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+        if parameter.grad is not None:
+            parameter.grad = _lying_as(parameter, parameter.grad)
+        state = optimizer.state.get(parameter, {})
+        state.update({name: _lying_as(parameter, value) for name, value in state.items()})
+
+
+def _lying_as(parameter: nn.Parameter, value: Any) -> Any:
+    if not isinstance(value, Tensor) or value.shape != parameter.shape:
+        return value
+    if value.stride() == parameter.stride():
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def clipped(
@@ -86,9 +122,26 @@ def clipped(
     max_norm, norm_type = clip.CLIP_VALUE, clip.NORM_TYPE
 
     class FullModelClipping(optimizer_class):
+        known_norm: Tensor | None = None  # of all gradients, where the training loop has it
+
         def step(self, closure: Callable[[], float] | None = None) -> float | None:
-            parameters = itertools.chain(*(group["params"] for group in self.param_groups))
-            nn.utils.clip_grad_norm_(parameters, max_norm, norm_type)
+            parameters = [p for group in self.param_groups for p in group["params"]]
+            norm = self.known_norm if norm_type == 2 else None
+            self.known_norm = None
+            if gradients := gradients_of(parameters):
+                norm = gradient_norm(parameters, norm_type) if norm is None else norm
+                # Also where there is nothing to clip: to ask would be to wait for the device.
+                torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
             return super().step(closure)
 
     return FullModelClipping
+
+
+def gradients_of(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
+    return [p.grad for p in parameters if p.grad is not None]
+
+
+def gradient_norm(parameters: Iterable[nn.Parameter], norm_type: float = 2.0) -> Tensor:
+    """The norm over all gradients, a scalar: one number to watch, and to see NaN in."""
+    norms = torch._foreach_norm(gradients_of(parameters), norm_type)
+    return torch.linalg.vector_norm(torch.stack(norms), norm_type)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mask2former import device as devices
+from mask2former.engine.optimizer import gradient_norm
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +113,8 @@ class TrainStep(SimpleTrainer):
         """
         names = sorted(losses)
         norm = gradient_norm(self.model.parameters())
+        if hasattr(self.optimizer, "known_norm"):  # ours, which would count it again to clip
+            self.optimizer.known_norm = norm
         values = torch.stack([*(losses[name] for name in names), norm.to(self.device)])
         values = torch.cat([values, values.new_full((1,), data_time)])
         ranks = [values]
@@ -191,12 +194,6 @@ def seed_iteration(seed: int, rank: int, iteration: int, device_type: str) -> No
     random.seed(int(own[0]))
     np.random.seed(own[0])
     devices.seed_all(int(own[1]), device_type)
-
-
-def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """The 2-norm over all gradients, a scalar: one number to watch, and to see NaN in."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
 
 
 def check_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
