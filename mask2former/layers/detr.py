@@ -46,7 +46,7 @@ class Layer(nn.Module):
         return self.self_attn(positioned, positioned, x)
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        return self.linear2(self.dropout(F.relu(self.linear1(x))))
+        return self.linear2(self.dropout(F.relu_(self.linear1(x))))
 
 
 class EncoderLayer(Layer):
@@ -75,10 +75,13 @@ class DecoderLayer(Layer):
         self.norm3 = nn.LayerNorm(dim)
 
     def forward(
-        self, query: Tensor, query_position: Tensor, feature: Tensor, position: Tensor
+        self, query: Tensor, query_position: Tensor, key: Tensor, feature: Tensor
     ) -> Tensor:
-        """Shapes: (B,Q,C), (Q,C), (B,S,C), (S,C) -> (B,Q,C)"""
-        key = feature + position
+        """
+        Args:
+            key: the pixels' feature plus their positions.
+        Shapes: (B,Q,C), (Q,C), (B,S,C), (B,S,C) -> (B,Q,C)
+        """
         query = self.step(query, self.norm1, lambda x: self.attend(x, query_position))
         query = self.step(
             query, self.norm2, lambda x: self.multihead_attn(x + query_position, key, feature)
@@ -150,8 +153,9 @@ class Decoder(nn.Module):
         Shapes: (Q,C), (B,S,C), (S,C) -> num_layers x (B,Q,C)
         """
         query = torch.zeros_like(query_position).expand(feature.shape[0], -1, -1)
+        key = feature + position  # once for all layers
         queries = []
         for layer in self.layers:
-            query = layer(query, query_position, feature, position)
+            query = layer(query, query_position, key, feature)
             queries.append(self.norm(query))
         return queries

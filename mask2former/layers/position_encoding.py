@@ -8,6 +8,8 @@ import math
 import torch
 from torch import Tensor
 
+from mask2former.layers.kept import kept
+
 
 def sine_position_encoding(
     height: int,
@@ -43,7 +45,17 @@ def sine_position_encoding(
     return torch.cat((y, x))
 
 
+@kept
+def pixel_positions(height: int, width: int, num_channels: int, device: torch.device) -> Tensor:
+    """The sine position encoding of each pixel, row by row: (S,C), shared by all who ask."""
+    encoding = sine_position_encoding(height, width, num_channels, device)
+    return encoding.flatten(1).T.contiguous()
+
+
 def pixels_and_positions(feature: Tensor) -> tuple[Tensor, Tensor]:
-    """A feature map as attention takes it, and where each pixel is: (B,C,H,W) -> (B,S,C), (S,C)"""
-    position = sine_position_encoding(*feature.shape[-2:], feature.shape[1], feature.device)
-    return feature.flatten(2).transpose(1, 2), position.flatten(1).T
+    """A feature map as attention takes it, and where each pixel is: (B,C,H,W) -> (B,S,C), (S,C)
+
+    With channels last, the pixels are a view.
+    """
+    position = pixel_positions(*feature.shape[-2:], feature.shape[1], feature.device)
+    return feature.flatten(2).transpose(1, 2), position

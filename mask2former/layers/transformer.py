@@ -90,12 +90,15 @@ class CrossAttentionLayer(_ResidualBlock):
         self,
         query: Tensor,
         query_position: Tensor,
+        key: Tensor,
         feature: Tensor,
-        feature_position: Tensor,
         attn_blocked: Tensor,
     ) -> Tensor:
-        """Shapes: (B,Q,C), (Q,C), (B,K,C), (K,C), (B,Q,K) -> (B,Q,C)"""
-        key = feature + feature_position
+        """
+        Args:
+            key: the pixels' feature plus their positions.
+        Shapes: (B,Q,C), (Q,C), (B,K,C), (B,K,C), (B,Q,K) -> (B,Q,C)
+        """
         return self.residual(
             query,
             lambda x: self.multihead_attn(x + query_position, key, feature, attn_blocked),
@@ -128,7 +131,7 @@ class FFNLayer(_ResidualBlock):
 
     def forward(self, query: Tensor) -> Tensor:
         """Shapes: (B,Q,C) -> (B,Q,C)"""
-        return self.residual(query, lambda x: self.linear2(F.relu(self.linear1(x))))
+        return self.residual(query, lambda x: self.linear2(F.relu_(self.linear1(x))))
 
 
 class MLP(nn.Module):
@@ -142,5 +145,5 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Shapes: (..., in_dim) -> (..., out_dim)"""
         for layer in self.layers[:-1]:
-            x = F.relu(layer(x))
+            x = F.relu_(layer(x))
         return self.layers[-1](x)

@@ -72,7 +72,8 @@ def test_cross_attention_layer_places_norm_and_positions():
             layer.multihead_attn, inner + query_position, feature + feature_position, feature
         )
         expected = query + attended if pre_norm else norm(query + attended)
-        result = layer(query, query_position, feature, feature_position, attn_blocked)
+        key = feature + feature_position
+        result = layer(query, query_position, key, feature, attn_blocked)
         torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
 
 

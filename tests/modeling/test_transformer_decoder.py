@@ -21,23 +21,17 @@ def make_features(in_channels=64):
 def test_attention_is_blocked_outside_of_the_mask():
     torch.manual_seed(0)
     mask_logits = torch.randn(2, 3, 8, 12)
-    probability = F.interpolate(mask_logits, (4, 6), mode="bilinear").sigmoid()
-    blocked = attention_blocked_by(mask_logits, (4, 6))
-    assert blocked.shape == (2, 3, 24) and blocked.dtype == torch.bool
-    assert torch.equal(blocked, probability.flatten(2) < 0.5)
+    blocked = attention_blocked_by(mask_logits)
+    assert blocked.shape == (2, 3, 96) and blocked.dtype == torch.bool
+    assert torch.equal(blocked, mask_logits.sigmoid().flatten(2) < 0.5)
 
 
 def test_query_with_an_empty_mask_looks_everywhere():
     mask_logits = torch.full((1, 3, 8, 12), -5.0)
     mask_logits[0, 1, 2, 2] = 100
-    blocked = attention_blocked_by(mask_logits, (8, 12))
+    blocked = attention_blocked_by(mask_logits)
     assert not blocked[0, 0].any() and not blocked[0, 2].any()
     assert blocked[0, 1].sum() == 8 * 12 - 1
-
-
-def test_blocking_has_no_gradient():
-    mask_logits = torch.randn(1, 2, 4, 4, requires_grad=True)
-    assert not attention_blocked_by(mask_logits, (2, 2)).requires_grad
 
 
 def test_outputs():
@@ -65,7 +59,8 @@ def test_layer_looks_at_its_own_level_within_the_last_mask(layer):
     outputs = decoder(levels, pixel_feature)
     predictions = [*outputs["aux_outputs"], outputs]
     level = layer - 1
-    blocked = attention_blocked_by(predictions[layer - 1]["pred_masks"], levels[level].shape[-2:])
+    masks = predictions[layer - 1]["pred_masks"]
+    blocked = attention_blocked_by(F.interpolate(masks, levels[level].shape[-2:], mode="bilinear"))
     blocked_pixel = int(blocked[0, 4].nonzero()[0])
     free_pixel = int((~blocked[0, 4]).nonzero()[0])
     layer_of_level = decoder.transformer_cross_attention_layers[layer - 1]
@@ -75,9 +70,8 @@ def test_layer_looks_at_its_own_level_within_the_last_mask(layer):
         changed = feature.clone()
         if change_at is not None:
             changed[0, change_at] += 1
-        position = torch.zeros(feature.shape[1:])
         queries = decoder.query_feat.weight.expand(2, -1, -1)
-        return layer_of_level(queries, decoder.query_embed.weight, changed, position, blocked)[0, 4]
+        return layer_of_level(queries, decoder.query_embed.weight, changed, changed, blocked)[0, 4]
 
     torch.testing.assert_close(attend(blocked_pixel), attend(), rtol=0, atol=1e-6)
     assert (attend(free_pixel) - attend()).abs().max() > 1e-3

@@ -80,7 +80,7 @@ class PerPixelBaselineHead(WithPixelDecoder):
         return predictor
 
     def predict(self, features: dict[str, Tensor]) -> list[Tensor]:
-        """Logits (B,K,h,w) of every supervised layer, the last one first."""
+        """Logits (B,K,h,w) of the last layer; in training also of each other supervised one."""
         pixel_feature, _, _ = self.pixel_decoder.forward_features(features)
         return [self.predictor(pixel_feature)]
 
@@ -156,7 +156,8 @@ class PerPixelBaselinePlusHead(PerPixelBaselineHead):
             self.transformer_in_feature, features, self.pixel_decoder
         )
         outputs = self.predictor(feature, pixel_feature)
-        return [layer["pred_masks"] for layer in (outputs, *outputs["aux_outputs"])]
+        supervised = (outputs, *outputs["aux_outputs"]) if self.training else (outputs,)
+        return [layer["pred_masks"] for layer in supervised]
 
 
 def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:

@@ -68,7 +68,7 @@ class BasePixelDecoder(nn.Module):
                 self.add_module(f"adapter_{index}", convolution(channels, 1))
             if index < coarsest or self.has_encoder:
                 channels = conv_dim
-            self.add_module(f"layer_{index}", convolution(channels, 3, activation=F.relu))
+            self.add_module(f"layer_{index}", convolution(channels, 3, activation=F.relu_))
         if use_checkpoint:
             recompute_in_backward(getattr(self, f"layer_{i + 1}") for i in range(coarsest))
         self.mask_features = Conv2d(conv_dim, mask_dim, kernel_size=3, padding=1)
@@ -101,8 +101,8 @@ class BasePixelDecoder(nn.Module):
         pyramid = [getattr(self, f"layer_{coarsest}")(encoded)]
         for index in range(coarsest - 1, 0, -1):
             lateral = getattr(self, f"adapter_{index}")(features[self.in_features[index - 1]])
-            coarser = F.interpolate(pyramid[-1], size=lateral.shape[-2:], mode="nearest")
-            pyramid.append(getattr(self, f"layer_{index}")(lateral + coarser))
+            lateral.add_(F.interpolate(pyramid[-1], size=lateral.shape[-2:], mode="nearest"))
+            pyramid.append(getattr(self, f"layer_{index}")(lateral))
         return (
             self.mask_features(pyramid[-1]),
             encoded if self.has_encoder else None,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mask2former.device import full_precision
 from mask2former.layers.checkpointing import recompute_in_backward
 from mask2former.layers.detr import Layer
+from mask2former.layers.kept import kept
 from mask2former.layers.levels import Levels, describe_levels
 from mask2former.layers.ms_deform_attn import MSDeformAttn
 from mask2former.layers.position_encoding import pixels_and_positions
@@ -53,12 +54,11 @@ class DeformableEncoder(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Shapes: L x (B,C,H,W) -> L x (B,C,H,W)"""
-        shapes = [tuple(feature.shape[-2:]) for feature in features]
+        shapes = tuple(tuple(feature.shape[-2:]) for feature in features)
         pixels, positions = zip(*(pixels_and_positions(feature) for feature in features))
         feature = torch.cat(pixels, dim=1)
         position = torch.cat([p + embedding for p, embedding in zip(positions, self.level_embed)])
-        reference_points = torch.cat([pixel_centers(*shape, feature.device) for shape in shapes])
-        levels = describe_levels(shapes, feature.device)
+        levels, reference_points = levels_and_centers(shapes, feature.device)
         for layer in self.encoder["layers"]:
             feature = layer(feature, position, reference_points, levels)
         split = feature.transpose(1, 2).split([math.prod(shape) for shape in shapes], dim=2)
@@ -70,6 +70,15 @@ def pixel_centers(height: int, width: int, device: torch.device) -> Tensor:
     y = (torch.arange(height, dtype=torch.float32, device=device) + 0.5) / height
     x = (torch.arange(width, dtype=torch.float32, device=device) + 0.5) / width
     return torch.cartesian_prod(y, x).flip(-1)
+
+
+@kept
+def levels_and_centers(
+    shapes: tuple[tuple[int, int], ...], device: torch.device
+) -> tuple[Levels, Tensor]:
+    """What deformable attention has to know of L x (H,W): the levels, and their centres (S,2)."""
+    centers = torch.cat([pixel_centers(*shape, device) for shape in shapes])
+    return describe_levels(shapes, device), centers
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
@@ -163,7 +172,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
                 padding=1,
                 bias=norm == "",
                 norm=get_norm(norm, conv_dim),
-                activation=F.relu,
+                activation=F.relu_,
             )
             c2_xavier_fill(lateral)
             c2_xavier_fill(output)
@@ -219,5 +228,5 @@ class MSDeformAttnPixelDecoder(nn.Module):
                 coarser = F.interpolate(
                     pyramid[-1], size=lateral.shape[-2:], mode="bilinear", align_corners=False
                 )
-                pyramid.append(getattr(self, f"layer_{index}")(lateral + coarser))
+                pyramid.append(getattr(self, f"layer_{index}")(lateral.add_(coarser)))
             return self.mask_features(pyramid[-1]), pyramid[0], pyramid[:NUM_OUTPUT_LEVELS]

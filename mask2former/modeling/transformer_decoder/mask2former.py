@@ -13,27 +13,28 @@ from fvcore.nn.weight_init import c2_xavier_fill
 from torch import Tensor, nn
 
 from mask2former.layers.checkpointing import recompute_in_backward
+from mask2former.layers.mask_products import mask_products
 from mask2former.layers.position_encoding import pixels_and_positions
 from mask2former.layers.transformer import MLP, CrossAttentionLayer, FFNLayer, SelfAttentionLayer
 from mask2former.modeling.transformer_decoder.build import TRANSFORMER_DECODER_REGISTRY
+from mask2former.modeling.transformer_decoder.predictions import QueryPredictor
 
 NUM_FEATURE_LEVELS = 3  # the layers take turns with them (paper, sec. 3.2.2)
 
 
-def attention_blocked_by(mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
+def attention_blocked_by(mask_logits: Tensor) -> Tensor:
     """Where masked attention keeps a query from looking: outside of its predicted mask.
 
     A query whose mask is empty may look everywhere; otherwise its softmax would have no terms.
 
-    Shapes: (B,Q,H,W), (h,w) -> (B,Q,h*w) bool
+    Shapes: (B,Q,h,w) -> (B,Q,h*w) bool
     """
-    resized = F.interpolate(mask_logits.detach(), size=size, mode="bilinear", align_corners=False)
-    outside = resized.flatten(2) < 0  # a probability below one half
+    outside = mask_logits.flatten(2) < 0  # a probability below one half
     return outside & ~outside.all(dim=-1, keepdim=True)
 
 
 @TRANSFORMER_DECODER_REGISTRY.register()
-class MultiScaleMaskedTransformerDecoder(nn.Module):
+class MultiScaleMaskedTransformerDecoder(QueryPredictor):
     """Refines learned queries layer by layer; each layer looks at one feature level."""
 
     _version = 2  # official code takes checkpoints of an earlier one for those below
@@ -131,7 +132,6 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         Shapes: 3 x (B,C,h,w), (B,mask_dim,H,W) ->
             {"pred_logits": (B,Q,K+1), "pred_masks": (B,Q,H,W), "aux_outputs": [the same, ...]}
         """
-        sizes = [tuple(feature.shape[-2:]) for feature in multi_scale_features]
         pixels, positions = zip(
             *(
                 pixels_and_positions(project(feature))
@@ -139,10 +139,19 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             )
         )
         levels = [p + level for p, level in zip(pixels, self.level_embed.weight)]  # (B,h*w,C)
+        keys = [level + position for level, position in zip(levels, positions)]
+        # Products of the resized feature are the resized products, which the official code takes:
+        # so no mask has to be made at full size before attention can be blocked by it.
+        resized = [
+            F.interpolate(
+                pixel_feature.detach(), feature.shape[-2:], mode="bilinear", align_corners=False
+            )
+            for feature in multi_scale_features
+        ]
         query_position = self.query_embed.weight
         query = self.query_feat.weight.expand(pixel_feature.shape[0], -1, -1)
 
-        predictions = [self.predict(query, pixel_feature)]
+        queries = [self.decoder_norm(query)]
         for index, (cross_attention, self_attention, ffn) in enumerate(
             zip(
                 self.transformer_cross_attention_layers,
@@ -151,19 +160,13 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             )
         ):
             level = index % NUM_FEATURE_LEVELS
-            attn_blocked = attention_blocked_by(predictions[-1]["pred_masks"], sizes[level])
-            query = cross_attention(
-                query, query_position, levels[level], positions[level], attn_blocked
-            )
+            with torch.no_grad():
+                (masks,) = mask_products([self.mask_embed(queries[-1])], resized[level])
+                attn_blocked = attention_blocked_by(masks)
+            query = cross_attention(query, query_position, keys[level], levels[level], attn_blocked)
             query = ffn(self_attention(query, query_position))
-            predictions.append(self.predict(query, pixel_feature))
-        return {**predictions[-1], "aux_outputs": predictions[:-1]}
-
-    def predict(self, query: Tensor, pixel_feature: Tensor) -> dict[str, Tensor]:
-        """Shapes: (B,Q,C), (B,mask_dim,H,W) -> (B,Q,K+1), (B,Q,H,W)"""
-        query = self.decoder_norm(query)
-        mask_logits = torch.einsum("bqc,bchw->bqhw", self.mask_embed(query), pixel_feature)
-        return {"pred_logits": self.class_embed(query), "pred_masks": mask_logits}
+            queries.append(self.decoder_norm(query))
+        return self.outputs(queries, pixel_feature)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
         # Early official checkpoints call the query features static_query.

@@ -4,7 +4,6 @@ B batch, Q queries, C channels, K classes, H W the grid of the pixel feature, h 
 feature map that is looked at.
 """
 
-import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d
 from fvcore.nn.weight_init import c2_xavier_fill
@@ -15,10 +14,11 @@ from mask2former.layers.detr import Decoder, Encoder
 from mask2former.layers.position_encoding import pixels_and_positions
 from mask2former.layers.transformer import MLP
 from mask2former.modeling.transformer_decoder.build import TRANSFORMER_DECODER_REGISTRY
+from mask2former.modeling.transformer_decoder.predictions import QueryPredictor
 
 
 @TRANSFORMER_DECODER_REGISTRY.register()
-class StandardTransformerDecoder(nn.Module):
+class StandardTransformerDecoder(QueryPredictor):
     """Learned queries become classes and mask embeddings (MaskFormer, sec. 3.4)."""
 
     @configurable
@@ -113,12 +113,4 @@ class StandardTransformerDecoder(nn.Module):
         queries = self.transformer["decoder"](self.query_embed.weight, pixels, position)
         if not self.deep_supervision:
             queries = queries[-1:]
-        predictions = [self.predict(query, pixel_feature) for query in queries]
-        return {**predictions[-1], "aux_outputs": predictions[:-1]}
-
-    def predict(self, query: Tensor, pixel_feature: Tensor) -> dict[str, Tensor]:
-        """Shapes: (B,Q,C), (B,mask_dim,H,W) -> (B,Q,K+1), (B,Q,H,W)"""
-        mask_logits = torch.einsum("bqc,bchw->bqhw", self.mask_embed(query), pixel_feature)
-        if not self.mask_classification:
-            return {"pred_masks": mask_logits}
-        return {"pred_logits": self.class_embed(query), "pred_masks": mask_logits}
+        return self.outputs(queries, pixel_feature)

@@ -1,0 +1,31 @@
+"""Tensors that follow from sizes alone, such as positions: made once for each size and device."""
+
+import functools
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+NUM_KEPT = 6  # two sizes of image with three levels each
+
+_Result = TypeVar("_Result")
+
+
+def kept(function: Callable[..., _Result]) -> Callable[..., _Result]:
+    """Let calls with equal arguments share one result, of which the last NUM_KEPT are kept.
+
+    `function` makes tensors of numbers, and takes hashable arguments only, the device among them.
+    Nobody may change its results in place. They may be saved for backward, even if inference mode
+    has asked for them first. A compiler gets the function itself: its sizes are symbols.
+    """
+
+    @functools.lru_cache(NUM_KEPT)
+    def make(*args) -> _Result:
+        with torch.inference_mode(False), torch.no_grad():
+            return function(*args)
+
+    @functools.wraps(function)
+    def get(*args) -> _Result:
+        return (function if torch.compiler.is_compiling() else make)(*args)
+
+    return get
