@@ -52,8 +52,10 @@ setup(
         "termcolor",
     ],
     extras_require={
-        "test": ["pytest", "hypothesis", "ruff", "h5py", "torchmetrics"],
+        "test": ["pytest", "hypothesis", "ruff", "h5py", "torchmetrics", "mask2former[triton]"],
         "coco-stuff": ["h5py"],  # its annotations of version 1.0 are HDF5 files
+        # A torch for CUDA brings it along. Beside one for CPUs, its interpreter is for our tests.
+        "triton": ["triton>=3.2 ; platform_system == 'Linux' and platform_machine == 'x86_64'"],
         "detectron2": ["detectron2 @ git+https://github.com/facebookresearch/detectron2"],
     },
 )

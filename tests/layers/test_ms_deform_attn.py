@@ -191,7 +191,7 @@ def test_grid_sample_is_for_devices_with_a_kernel_for_it(device_type, chosen, ca
 
 
 def test_unknown_op_names_the_known_ones():
-    with pytest.raises(ValueError, match="'Nonsense'; set it to auto, Gather, Reference, Tecoops"):
+    with pytest.raises(ValueError, match=r"'Nonsense'; set it to auto, .*, Tecoops, Triton"):
         build_ms_deform_attn("Nonsense", "cpu")
     with pytest.raises(ValueError, match="'Nonsense'"):  # said before there is any input
         MSDeformAttn(dim=8, num_levels=1, num_heads=4, num_points=1, op_name="Nonsense")

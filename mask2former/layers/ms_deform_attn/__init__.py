@@ -1,6 +1,11 @@
 """Multi-scale deformable attention (Deformable DETR, sec. 4.1): one module, several ops."""
 
-from mask2former.layers.ms_deform_attn import gather, reference, tecoops  # noqa: F401  (registers)
+from mask2former.layers.ms_deform_attn import (  # noqa: F401  (registers)
+    gather,
+    reference,
+    tecoops,
+    triton_op,
+)
 from mask2former.layers.ms_deform_attn.build import (
     MS_DEFORM_ATTN_REGISTRY,
     MSDeformAttnOp,

@@ -68,16 +68,16 @@ def build_ms_deform_attn(name: str, device_type: str) -> type[MSDeformAttnOp]:
     """
     check_name(name)
     ops: dict[str, type[MSDeformAttnOp]] = dict(MS_DEFORM_ATTN_REGISTRY)
-    refusals = {known: op.why_not(device_type) for known, op in ops.items()}
     if name == "auto":
+        refusals = {known: op.why_not(device_type) for known, op in ops.items()}
         usable = [known for known in ops if not refusals[known]]
         name = max(usable, key=lambda known: ops[known].rank(device_type))
         others = [f"not {known}: {why}" for known, why in refusals.items() if why]
         reason = "; ".join(["the fastest that runs there", *others])
-    elif refusals[name]:
+    elif refusal := ops[name].why_not(device_type):  # the others are not asked: it may take seconds
         raise ValueError(
             f"MODEL.SEM_SEG_HEAD.MS_DEFORM_ATTN={name!r} does not run on {device_type}: "
-            f"{refusals[name]}; set it to auto"
+            f"{refusal}; set it to auto"
         )
     else:
         reason = "as configured"
