@@ -5,6 +5,7 @@ B batch, C channels, L levels (stride 32, 16, 8), S = sum of H * W over the leve
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +59,7 @@ class DeformableEncoder(nn.Module):
         pixels, positions = zip(*(pixels_and_positions(feature) for feature in features))
         feature = torch.cat(pixels, dim=1)
         position = torch.cat([p + embedding for p, embedding in zip(positions, self.level_embed)])
+        position = position.to(feature.dtype)  # once, not in each layer's sum
         levels, reference_points = levels_and_centers(shapes, feature.device)
         for layer in self.encoder["layers"]:
             feature = layer(feature, position, reference_points, levels)
@@ -102,6 +104,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         common_stride: int,
         ms_deform_attn: str = "auto",
         use_checkpoint: bool = False,
+        half_inference: bool = False,
     ):
         """
         Args:
@@ -114,6 +117,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
             common_stride: stride of the pixel feature.
             ms_deform_attn: entry of MS_DEFORM_ATTN_REGISTRY, or "auto".
             use_checkpoint: keep only the inputs of each encoder layer for backward.
+            half_inference: follow autocast outside of training; else it is always off in here.
         """
         super().__init__()
         names = sorted(input_shape, key=lambda name: input_shape[name].stride)
@@ -130,6 +134,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
             nn.init.xavier_uniform_(projection.weight)
             nn.init.zeros_(projection.bias)
 
+        self.half_inference = half_inference
         num_levels = len(self.encoder_features)
         self.transformer = DeformableEncoder(
             [
@@ -206,6 +211,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
             "common_stride": head.COMMON_STRIDE,
             "ms_deform_attn": head.MS_DEFORM_ATTN,
             "use_checkpoint": head.USE_CHECKPOINT,
+            "half_inference": cfg.TEST.AMP.ENABLED,
         }
 
     def forward_features(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -213,18 +219,22 @@ class MSDeformAttnPixelDecoder(nn.Module):
 
         Shapes: {name: (B,*,H,W)} -> (B,mask_dim,H,W), (B,C,H,W), 3 x (B,C,H,W)
         """
-        device_type = features[self.encoder_features[0]].device.type
-        # Sampling locations need more digits than half precision has.
-        with full_precision(device_type):
+        precision = nullcontext()
+        if self.training or not self.half_inference:
+            # Officially so: sampling locations need more digits than half precision has. With
+            # TEST.AMP it is their offsets alone that are rounded.
+            precision = full_precision(features[self.encoder_features[0]].device.type)
+            features = {name: feature.float() for name, feature in features.items()}
+        with precision:
             pyramid = self.transformer(
                 [
-                    projection(features[name].float())
+                    projection(features[name])
                     for projection, name in zip(self.input_proj, self.encoder_features)
                 ]
             )
             num_top_down = len(self.top_down_features)
             for index, name in zip(range(num_top_down, 0, -1), self.top_down_features):
-                lateral = getattr(self, f"adapter_{index}")(features[name].float())
+                lateral = getattr(self, f"adapter_{index}")(features[name])
                 coarser = F.interpolate(
                     pyramid[-1], size=lateral.shape[-2:], mode="bilinear", align_corners=False
                 )
