@@ -7,6 +7,7 @@ must draw as an uninterrupted one, whatever is computed at once.
 import pytest
 import torch
 import torch.nn.functional as F
+from peak_memory import peak_memory
 from scipy.optimize import linear_sum_assignment
 
 from mask2former.layers import chunks
@@ -167,10 +168,11 @@ def make_outputs(leaves, with_products):
     *by_layer, pixel_feature = leaves
     layers = []
     for class_logits, embedding in zip(by_layer[::2], by_layer[1::2]):
-        masks = torch.einsum("bqc,bchw->bqhw", embedding, pixel_feature)
-        layers.append({"pred_logits": class_logits, "pred_masks": masks})
         if with_products:
-            layers[-1] |= {"mask_embed": embedding, "pixel_feature": pixel_feature}
+            masks = {"mask_embed": embedding, "pixel_feature": pixel_feature}
+        else:
+            masks = {"pred_masks": torch.einsum("bqc,bchw->bqhw", embedding, pixel_feature)}
+        layers.append({"pred_logits": class_logits, **masks})
     return {**layers[-1], "aux_outputs": layers[:-1]}
 
 
@@ -195,9 +197,9 @@ def test_losses_and_gradients(
     leaves = make_leaves(len(num_targets), torch.float64)
     targets = make_targets(num_targets)
     seeds = range(5, 5 + len(num_targets)) if is_seeded else None
-    outputs = make_outputs(leaves, with_products)
-    result = losses_and_gradients(make_criterion(comparison), leaves, outputs, targets, seeds)
-    expected = losses_and_gradients(OneByOne(comparison), leaves, outputs, targets, seeds)
+    given, masks = make_outputs(leaves, with_products), make_outputs(leaves, False)
+    result = losses_and_gradients(make_criterion(comparison), leaves, given, targets, seeds)
+    expected = losses_and_gradients(OneByOne(comparison), leaves, masks, targets, seeds)
     assert list(result[0]) == list(expected[0])
     torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-12)
 
@@ -227,3 +229,21 @@ def test_predictions_of_lower_precision(comparison, with_products, dtype):
         losses, expected[0], **(rough if is_rounded and not with_products else close)
     )
     torch.testing.assert_close(gradients, expected[1], **(rough if is_rounded else close))
+
+
+def test_not_all_masks_are_made_nor_their_gradients():
+    """With the queries' embeddings and the pixel feature; of 200 queries, 2 are matched."""
+    torch.manual_seed(4)
+    leaves = [torch.randn(1, 200, n, requires_grad=True) for n in (NUM_CLASSES + 1, 8) * LAYERS]
+    leaves.append(torch.randn(1, 8, 100, 100, requires_grad=True))
+    targets = [{"labels": torch.tensor([1, 2]), "masks": torch.rand(2, 100, 100) < 0.4}]
+    criterion, all_masks = make_criterion(AT_POINTS), LAYERS * 200 * 100 * 100 * 4
+
+    def peak(with_products):
+        def step():
+            losses = criterion(make_outputs(leaves, with_products), targets)
+            torch.autograd.grad(sum(losses.values()), leaves)
+
+        return peak_memory(step)[1]
+
+    assert peak(True) < 0.1 * all_masks < all_masks < peak(False) < 2.2 * all_masks
