@@ -1,114 +1,108 @@
-"""Time and memory of a model: python tools/benchmark.py [--config-file CONFIG] [KEY VALUE ...]
+"""Time and memory of models and their parts: python tools/benchmark.py [ROW ...] [KEY VALUE ...]
 
-Inference and a training step on random images and targets, each in a process of its own, so that
-the peak memory is its own too. The figures are medians of this machine, at this moment.
+Rows, each in processes of its own:
+    model          inference and a training step: our model in float32 and mixed precision, our
+                   reference paths, and Mask2Former of Hugging Face transformers, if it is installed
+                   and has the model, with the same weights and pictures
+    parts          backbone, pixel decoder, transformer decoder, criterion, post-processing and
+                   optimizer, beside what arithmetic and memory of this machine allow at best
+    deform_attn    each way to compute deformable attention
+    large_picture  memory of panoptic and instance results of one large picture
+Without a name it is `model`. Contenders take turns, so that whatever else the machine does is
+shared by all; figures are those of this machine, at this moment.
+
+    python tools/benchmark.py --repeat 10 --json model.json
+    python tools/benchmark.py model --contenders ours,ours-mixed,ours-compiled,transformers
+    python tools/benchmark.py parts deform_attn MODEL.DEVICE cuda
 """
 
 import argparse
-import multiprocessing
-import statistics
-import time
-from collections.abc import Callable
+import importlib
+import sys
+from pathlib import Path
+from typing import NamedTuple
 
-import torch
-from tabulate import tabulate
-from tqdm import trange
+from benchmarks.tables import machine, write_json
 
-from mask2former import device as devices
-from mask2former import get_config_file
-from mask2former.config import load_config
-
-# isort: split
-from detectron2.config import CfgNode
-from detectron2.structures import Instances
-
-from mask2former.engine import Trainer
+CITYSCAPES = "cityscapes/semantic-segmentation/maskformer2_R50_bs16_90k.yaml"
+COCO = "coco/panoptic-segmentation/maskformer2_R50_bs16_50ep.yaml"
 
 
-def random_sample(size: tuple[int, int], num_targets: int, num_classes: int, seed: int) -> dict:
-    """A model input: noise, and `num_targets` rectangles of random classes."""
-    generator = torch.Generator().manual_seed(seed)
-    height, width = size
-    masks = torch.zeros(num_targets, height, width, dtype=torch.bool)
-    for mask in masks:
-        top, left = (torch.rand(2, generator=generator) * torch.tensor(size) * 0.7).long().tolist()
-        mask[top : top + height // 4, left : left + width // 4] = True
-    instances = Instances(size)
-    instances.gt_classes = torch.randint(num_classes, (num_targets,), generator=generator)
-    instances.gt_masks = masks
-    image = torch.randint(256, (3, height, width), generator=generator, dtype=torch.uint8)
-    return {"image": image, "height": height, "width": width, "instances": instances}
+class Row(NamedTuple):
+    module: str  # of the package benchmarks
+    config: str
+    size: tuple[int, int]
 
 
-def inference(cfg: CfgNode, batch: list[dict]) -> Callable[[], None]:
-    """What runs the model once."""
-    model = Trainer.build_model(cfg).eval()
-
-    def run() -> None:
-        with torch.no_grad():  # as evaluations; not every plugin has views in inference_mode
-            model(batch)
-
-    return run
+ROWS = {
+    "model": Row("whole_model", CITYSCAPES, (512, 1024)),
+    "parts": Row("parts", CITYSCAPES, (512, 1024)),
+    "deform_attn": Row("deform_attn", CITYSCAPES, (512, 1024)),
+    "large_picture": Row("large_picture", COCO, (4000, 5000)),
+}
 
 
-def training_step(cfg: CfgNode, batch: list[dict]) -> Callable[[], None]:
-    """What runs forward, losses, backward and the optimizer once."""
-    model = Trainer.build_model(cfg).train()
-    optimizer = Trainer.build_optimizer(cfg, model)
-
-    def run() -> None:
-        optimizer.zero_grad()
-        sum(model(batch).values()).backward()
-        optimizer.step()
-
-    return run
-
-
-WORK = {"inference": inference, "training step": training_step}
-
-
-def measure(name: str, args: argparse.Namespace) -> tuple[str, str, str, str]:
-    """A row of the table: the median, the least and the largest time, and the peak memory."""
-    cfg = load_config(args.config_file, ["MODEL.WEIGHTS", "", *args.opts])
-    device = devices.resolve_device(cfg.MODEL.DEVICE)
-    cfg.MODEL.DEVICE = str(device)
-    num_classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-    batch = [
-        random_sample(tuple(args.size), args.num_targets, num_classes, seed)
-        for seed in range(args.batch_size)
-    ]
-    run = WORK[name](cfg, batch)
-    run()  # the first one also allocates and chooses kernels
-    times = []
-    for _ in trange(args.repeat, desc=name, leave=False):
-        start = time.perf_counter()
-        run()
-        devices.synchronize(device)
-        times.append(time.perf_counter() - start)
-    memory = devices.max_memory_mb(device)
-    spread = f"{min(times):.2f} - {max(times):.2f}"
-    told = "unknown" if memory is None else f"{memory / 1024:.2f}"
-    return name, f"{statistics.median(times):.2f}", spread, told
-
-
-def main() -> None:
+def read_command_line() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--config-file",
-        default=get_config_file("cityscapes/semantic-segmentation/maskformer2_R50_bs16_90k.yaml"),
-    )
-    parser.add_argument("--size", type=int, nargs=2, default=(512, 1024), metavar=("H", "W"))
+    parser.add_argument("--config-file", help="default: an R50, each row its own")
+    parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="of the pictures")
     parser.add_argument("--batch-size", type=int, default=1, help="images")
     parser.add_argument("--num-targets", type=int, default=12, help="masks of an image")
-    parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="config keys and values")
-    args = parser.parse_args()
-    # A fresh interpreter for each: what one allocates must not count for the other.
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        rows = [pool.apply(measure, (name, args)) for name in WORK]
-    print(tabulate(rows, headers=["", "median s", "range s", "peak GB"], disable_numparse=True))
+    parser.add_argument("--picture", metavar="FILE", help="show this one; default: noise")
+    parser.add_argument("--repeat", type=int, default=5, help="rounds")
+    parser.add_argument(
+        "--contenders", metavar="A,B,...", help="of `model` and `deform_attn`: these and no others"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there, too")
+    parser.add_argument("words", nargs="*", metavar="ROW, KEY VALUE", help="rows, then config keys")
+    args = parser.parse_intermixed_args()
+    # Config keys have capital letters.
+    num_rows = next((i for i, w in enumerate(args.words) if w != w.lower()), len(args.words))
+    args.contenders = args.contenders.split(",") if args.contenders else []
+    args.rows, args.opts = args.words[:num_rows] or ["model"], args.words[num_rows:]
+    for row in args.rows:
+        if row not in ROWS:
+            parser.error(f"there is no row {row!r}; name some of {', '.join(ROWS)}")
+    for name in ("batch_size", "repeat"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} is {getattr(args, name)}; give 1 or more")
+    return args
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Look up the device, and what else figures depend on.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such config, key or device.
+    """
+    # Not above: the processes that measure begin by importing this file (see measuring.py).
+    from mask2former import device as devices
+    from mask2former.config import load_config
+
+    cfg = load_config(args.config_file or CITYSCAPES, args.opts)
+    args.device = str(devices.resolve_device(cfg.MODEL.DEVICE))
+    args.about = machine() | {"device": devices.describe(devices.resolve_device(args.device))}
+
+
+def main() -> None:
+    args = read_command_line()
+    try:
+        prepare(args)
+        print(*(f"{name}: {value}" for name, value in args.about.items()), sep=", ")
+        tables = []
+        for module, config, size in (ROWS[name] for name in args.rows):
+            own = {"config_file": args.config_file or config, "size": tuple(args.size or size)}
+            measure = importlib.import_module(f"benchmarks.{module}").measure
+            found = measure(argparse.Namespace(**{**vars(args), **own}))
+            print(*("", *found), sep="\n", flush=True)
+            tables += found
+        if args.json:
+            write_json(args.json, {**args.about, "command": sys.argv[1:]}, tables)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""What tools/benchmark.py measures: each row a module with `measure(args) -> list[Table]`."""
