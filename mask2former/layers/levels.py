@@ -19,13 +19,17 @@ class Levels(NamedTuple):
     starts: Tensor  # (L,) int64
 
 
+def on_device(numbers: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Numbers that are filled in there: a copy would wait for all that the device has to do."""
+    return torch.stack([torch.full((), n, dtype=dtype, device=device) for n in numbers])
+
+
 def describe_levels(shapes: Sequence[tuple[int, int]], device: torch.device) -> Levels:
     """The levels of L x (H,W); one description serves all layers of a forward pass."""
-
-    # Numbers are filled in there: a copy would wait for all that the device still has to do.
-    def on_device(numbers: Sequence[int], dtype: torch.dtype) -> Tensor:
-        return torch.stack([torch.full((), n, dtype=dtype, device=device) for n in numbers])
-
-    sizes = on_device([n for height, width in shapes for n in (width, height)], torch.float32)
+    sizes = [n for height, width in shapes for n in (width, height)]
     starts = [0, *itertools.accumulate(height * width for height, width in shapes)][:-1]
-    return Levels(tuple(shapes), sizes.view(-1, 2), on_device(starts, torch.int64))
+    return Levels(
+        tuple(shapes),
+        on_device(sizes, torch.float32, device).view(-1, 2),
+        on_device(starts, torch.int64, device),
+    )

@@ -2,6 +2,7 @@
 
 from mask2former.layers.ms_deform_attn import (  # noqa: F401  (registers)
     gather,
+    native,
     reference,
     tecoops,
     triton_op,

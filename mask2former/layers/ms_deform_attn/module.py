@@ -9,7 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from mask2former.layers.levels import Levels
-from mask2former.layers.ms_deform_attn.build import build_ms_deform_attn, check_name
+from mask2former.layers.ms_deform_attn.build import (
+    MS_DEFORM_ATTN_REGISTRY,
+    build_ms_deform_attn,
+    check_name,
+)
+
+
+@torch.compiler.assume_constant_result  # compile takes the choice as made; it cannot follow it
+def chosen_name(name: str, device_type: str) -> str:
+    return build_ms_deform_attn(name, device_type).__name__
 
 
 class MSDeformAttn(nn.Module):
@@ -76,5 +85,5 @@ class MSDeformAttn(nn.Module):
         offsets = self.sampling_offsets(query).unflatten(-1, (*per_sample, 2))  # (B,Q,M,L,P,2)
         logits = self.attention_weights(query).unflatten(-1, per_sample)  # (B,Q,M,L,P)
 
-        op = build_ms_deform_attn(self.op_name, query.device.type)
+        op = MS_DEFORM_ATTN_REGISTRY.get(chosen_name(self.op_name, query.device.type))
         return self.output_proj(op.run(value, levels, reference_points, offsets, logits))

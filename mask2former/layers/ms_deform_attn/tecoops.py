@@ -51,7 +51,7 @@ class Tecoops(MSDeformAttnOp):
 
     @staticmethod
     def rank(device_type: str) -> int:
-        return 3
+        return 5
 
     @staticmethod
     def why_not(device_type: str) -> str:
