@@ -1,7 +1,7 @@
 """From class and mask logits to semantic, panoptic and instance segmentation (paper, sec. 4.1).
 
 Q queries, K classes ("no object" comes after them), h w the stride-4 grid, H W the output, N what
-is found, n the masks of a chunk. Pure functions of one image's logits.
+is found, n the masks of a chunk. Pure functions of one image's logits; nothing has gradients.
 """
 
 from __future__ import annotations
@@ -75,9 +75,13 @@ def semantic_inference(class_logits: Tensor, masks: QueryMasks) -> Tensor:
     num_classes, num_queries = class_probabilities.shape
     height, width = masks.output_size
     scores = class_logits.new_zeros(num_classes, height * width)
-    queries = torch.arange(num_queries, device=masks.device)
-    for part, logits in masks.chunks(queries):
-        scores.addmm_(class_probabilities[:, part], logits.sigmoid_().flatten(1))
+    # A product reads and writes all scores, so it is of many masks: of as many as of classes.
+    gathered = torch.empty_like(scores[:num_queries])
+    for queries in torch.arange(num_queries, device=masks.device).split(num_classes):
+        inside = gathered[: len(queries)]
+        for part, logits in masks.chunks(queries):
+            torch.sigmoid(logits.flatten(1), out=inside[part])
+        scores.addmm_(class_probabilities[:, queries], inside)
     return scores.view(num_classes, height, width)
 
 
@@ -143,14 +147,13 @@ def _winners(masks: QueryMasks, kept: Tensor, scores: Tensor) -> tuple[Tensor, T
     for _, logits in masks.chunks(kept):
         # One by one, which takes little memory. And where torch rounds otherwise, as it does with a
         # tensor's last few numbers, it does so at the same pixels of all masks.
-        for mask in map(torch.sigmoid, logits):
+        for values in logits:
             query = len(own_areas)
-            own = mask >= 0.5
-            value = scores[query] * mask
-            wins = value > best
-            best = torch.where(wins, value, best)
-            inside = torch.where(wins, own, inside)
+            own = values.sigmoid_() >= 0.5
+            wins = values.mul_(scores[query]) > best
+            torch.maximum(values, best, out=best)
             winner.masked_fill_(wins, query)
+            torch.where(wins, own, inside, out=inside)
             own_areas.append(own.count_nonzero())
     return winner, inside, torch.stack(own_areas)
 
@@ -200,7 +203,7 @@ def instance_inference(
 def _measured(mask_logits: Tensor, pack_masks: bool) -> Instances:
     """Masks, their boxes, and as scores the mean probabilities in them: (n,H,W) -> n instances"""
     masks = mask_logits > 0
-    areas = masks.flatten(1).sum(1)
+    areas = masks.sum(2, dtype=torch.int32).sum(1)  # of all pixels at once is slow
     sums = mask_logits.sigmoid_().mul_(masks).flatten(1).sum(1)
     return Instances(
         tuple(masks.shape[1:]),

@@ -200,6 +200,7 @@ class MaskFormer(nn.Module):
         }
         return tuple(task for task, is_on in switches.items() if is_on)
 
+    @torch.no_grad()
     def infer(
         self,
         prediction: Prediction,

@@ -165,6 +165,19 @@ def test_any_combination_of_tasks(keys):
     assert list(result) == [TASKS[key] for key in keys]
 
 
+def test_results_have_no_gradients():
+    model = build_for(TASKS)
+    (result,) = model([example(0)])
+    (segment_map, segments), instances = result["panoptic_seg"], result["instances"]
+    with torch.no_grad():
+        (expected,) = model([example(0)])
+    assert not result["sem_seg"].requires_grad and not instances.scores.requires_grad
+    assert torch.equal(result["sem_seg"], expected["sem_seg"])
+    assert torch.equal(segment_map, expected["panoptic_seg"][0])
+    assert segments == expected["panoptic_seg"][1]
+    assert torch.equal(instances.pred_masks, expected["instances"].pred_masks)
+
+
 def test_no_task_at_all_is_a_mistake():
     with pytest.raises(ValueError, match=r"are all False.*set one of them to True"):
         build_for(())
