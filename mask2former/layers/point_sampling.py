@@ -14,7 +14,8 @@ from torch.autograd.function import FunctionCtx
 from mask2former.layers.chunks import chunks
 
 # grid_sample goes from point to point with all channels of a map. Those of a few masks stay in the
-# cache meanwhile, and it shares maps among threads, but not channels.
+# cache meanwhile, and it shares maps among threads, but not channels. With channels last, those of
+# a point lie together anyway.
 CHANNELS_AT_ONCE = 16
 
 
@@ -53,7 +54,9 @@ def point_sample(maps: Tensor, points: Tensor) -> Tensor:
     Shapes: (N,C,H,W), (N,P,2) -> (N,C,P)
     """
     num_maps, num_channels, *size = maps.shape
-    at_once = max(n for n in range(1, CHANNELS_AT_ONCE + 1) if num_channels % n == 0)
+    at_once = num_channels
+    if maps.stride(1) != 1:
+        at_once = max(n for n in range(1, CHANNELS_AT_ONCE + 1) if num_channels % n == 0)
     groups = maps.reshape(-1, at_once, *size).to(points.dtype)
     num_groups = num_channels // at_once
     points = points[:, None].expand(-1, num_groups, -1, -1).flatten(0, 1)

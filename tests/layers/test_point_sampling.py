@@ -38,11 +38,12 @@ def test_point_sample_agrees_with_loops():
     np.testing.assert_allclose(point_sample(maps, points).numpy(), expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("num_channels", [1, 7, 19, 40])
-def test_point_sample_agrees_with_grid_sample(num_channels):
+def test_point_sample_agrees_with_grid_sample(num_channels, layout):
     """Values and gradients, whatever the number of channels is divisible by."""
     torch.manual_seed(0)
-    maps = torch.randn(2, num_channels, 5, 7, requires_grad=True)
+    maps = torch.randn(2, num_channels, 5, 7).to(memory_format=layout).requires_grad_()
     points = torch.rand(2, 11, 2) * 1.4 - 0.2
     expected = F.grid_sample(maps, 2 * points[:, :, None] - 1, align_corners=False)[..., 0]
     result = point_sample(maps, points)
