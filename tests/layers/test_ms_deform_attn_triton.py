@@ -18,7 +18,11 @@ import pytest
 import torch
 from deform_attn_cases import SHAPES, deform_attn_with_loops, gradients, levels_of, random_inputs
 
-from mask2former.layers.ms_deform_attn import build_ms_deform_attn, triton_op
+from mask2former.layers.ms_deform_attn import (
+    MS_DEFORM_ATTN_REGISTRY,
+    build_ms_deform_attn,
+    triton_op,
+)
 from mask2former.layers.ms_deform_attn.reference import Reference
 from mask2former.layers.ms_deform_attn.triton_op import Triton, load_kernels
 
@@ -193,18 +197,18 @@ def test_torch_knows_it_as_an_operator(interpreted):
     assert_same(compiled, eager, rtol=1e-14, atol=1e-14)
 
 
-def choose(name):
-    """The op that a device for which triton compiles gets; here, the CPU."""
+def choose():
+    """What a config that names it gets on a device for which triton compiles; here, the CPU."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(triton_op, "runs_triton", {"cpu": True}.get)
         build_ms_deform_attn.cache_clear()
-        return build_ms_deform_attn(name, "cpu").__name__
+        return build_ms_deform_attn("Triton", "cpu").__name__
 
 
-def test_it_is_chosen_where_it_runs(interpreted):
-    assert [interpreted(choose, name) for name in ("auto", "Triton", "Reference")] == [
-        *("Triton", "Triton", "Reference")
-    ]
+def test_it_is_taken_where_it_runs(interpreted):
+    assert interpreted(choose) == "Triton"
+    others = [op for _, op in MS_DEFORM_ATTN_REGISTRY if op is not Triton]
+    assert all(Triton.rank("cuda") > op.rank("cuda") or op.why_not("cuda") for op in others)
 
 
 def test_triton_is_not_imported_before_that(process):
