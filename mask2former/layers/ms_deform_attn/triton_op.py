@@ -4,9 +4,10 @@ They find locations and softmax themselves, so that beside inputs, output and gr
 only one buffer, the values' gradient in the type they count in: float32, or float64 if an input is
 float64. They read of the levels what lies on the device: nothing waits for it or is copied to it.
 
-What is known of them: forward and gradients are tested on a CPU, by Triton's interpreter. That they
-compile for compute capability 8.0 and 9.0, and that no register runs over into memory there, was
-seen without a GPU. How fast they are on one has not been measured: the constants are reasoned.
+What is known of them: forward and gradients are tested on a CPU, by Triton's interpreter. Releases
+of Triton from 3.0 to 3.9 compile them for compute capability 8.0 and 9.0, and at the official
+models' sizes no register runs over into memory; no GPU was needed to see that. How fast they are on
+one has not been measured: the constants are reasoned.
 
 The order in which queries add to the gradient of a value is not fixed, so that its last digits
 differ from run to run.
@@ -54,7 +55,7 @@ def counting_type(*inputs: Tensor) -> torch.dtype:
 def launch(name: str, results: tuple[Tensor, ...], inputs: tuple[Tensor, ...], size: int) -> None:
     """Run a kernel that writes the results, with tiles of about `size` numbers a warp.
 
-    A program is of one head of one image, so that it adds up nothing with another but `grad_value`.
+    Each program writes its own queries of one head and image; `grad_value` alone is shared.
     """
     value, _, _, _, offsets, logits = inputs[-6:]
     batch, num_pixels, num_heads, dim = value.shape
