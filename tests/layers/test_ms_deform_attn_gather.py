@@ -1,11 +1,11 @@
 """What the op is made for: few operations, none of which waits, and a bound on the memory."""
 
-import itertools
 import math
 
 import pytest
 import torch
-from deform_attn_cases import SHAPES, deform_attn_with_loops, gradients, levels_of, random_inputs
+from deform_attn_cases import SHAPES, gradients, levels_of, random_inputs
+from peak_memory import peak_memory
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mask2former.layers.ms_deform_attn import gather
@@ -91,15 +91,6 @@ def test_memory_is_bounded_for_any_number_of_queries(monkeypatch):
             assert recorder.names().count("index_select") == math.ceil(queries / 7)
 
 
-def peak_memory(run):
-    """What `run` gives, and the most bytes that were allocated at a time meanwhile."""
-    with torch.profiler.profile(profile_memory=True) as profiler:
-        result = run()
-    events = profiler.profiler.kineto_results.events()
-    held = itertools.accumulate(e.nbytes() for e in events if e.name() == "[memory]")
-    return result, max(held)
-
-
 def test_no_more_than_one_chunk_is_held(monkeypatch):
     sizes = {"channels": 32, "heads": 4, "points": 4}
     chunk = 10 * 2 * 4 * 4 * (len(SHAPES) * 4) * 32 * 4  # q B M 4 T D bytes
@@ -124,45 +115,3 @@ def test_chunks_give_what_the_whole_gives(num_bytes, num_chunks, monkeypatch):
     assert forward.names().count("index_select") == num_chunks
     for result, expected in zip(gradients(Gather, inputs), whole):
         torch.testing.assert_close(result, expected, rtol=0, atol=1e-14)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("offsets_dtype", [torch.float32, "the same"])
-def test_half_precision_is_in_the_values_only(dtype, offsets_dtype):
-    offsets_dtype = dtype if offsets_dtype == "the same" else offsets_dtype
-    value, places, *others = random_inputs(queries=30, channels=8)
-    places = places.float()
-    rounded = [value.to(dtype), places, *(x.to(offsets_dtype) for x in others)]
-    expected = gradients(Gather, [x.double() for x in rounded])
-    results = gradients(Gather, rounded)
-    loops = deform_attn_with_loops(SHAPES, *(x.double() for x in rounded))
-    torch.testing.assert_close(expected[0], torch.from_numpy(loops), rtol=0, atol=1e-12)
-    for result, exact, x in zip(results, expected, (rounded[0], rounded[0], *rounded[2:])):
-        assert result.dtype == x.dtype
-        # Rounded once or twice, in the output and in its gradient, and never in between.
-        scale = torch.finfo(dtype).eps * exact.abs().amax()
-        assert (result - exact).abs().max() <= 2 * scale
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_autocast_changes_nothing(dtype):
-    value, *others = (x.float() for x in random_inputs())
-    inputs = value.to(dtype), *others
-    expected = gradients(Gather, inputs)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        results = gradients(Gather, inputs)
-    for result, same in zip(results, expected):
-        assert result.dtype == same.dtype and torch.equal(result, same)
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_a_broken_offset_breaks_its_own_query_only(bad):
-    """The loss then tells of it; an index beyond the values would end the process on a device."""
-    inputs = random_inputs()
-    expected, *_ = gradients(Gather, inputs)
-    inputs[2][1, 2] = bad
-    result, *grads = gradients(Gather, inputs)
-    assert result[1, 2].isnan().all()
-    result[1, 2] = expected[1, 2]
-    assert torch.equal(result, expected)
-    assert grads[2][0].isfinite().all()

@@ -1,6 +1,7 @@
 """Multi-scale deformable attention (Deformable DETR, sec. 4.1): one module, several ops."""
 
 from mask2former.layers.ms_deform_attn import (  # noqa: F401  (registers)
+    embedding_bag,
     gather,
     native,
     reference,
