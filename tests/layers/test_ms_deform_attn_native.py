@@ -162,14 +162,24 @@ def test_hardly_a_thread_is_idle(num_maps, threads, num_parts):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_forked_process_runs_it(num_threads):
-    inputs = [x.float() for x in random_inputs(queries=50)]
+    value, *others = (x.float() for x in random_inputs(queries=50))
+    inputs = value, [n for shape in SHAPES for n in shape], *others
+
+    def both_passes():  # without autograd, which has threads of its own
+        output = native.forward(*inputs)
+        return output, *native.backward(output, *inputs)
+
     num_threads(2)
     torch.ones(2**20).exp()  # torch's threads are there, and will not be in the other process
-    expected = gradients(Native, inputs)
+    expected = both_passes()
     child = os.fork()
     if not child:
         signal.alarm(30)  # rather than wait for threads forever
-        os._exit(0 if all(map(torch.equal, gradients(Native, inputs), expected)) else 1)
+        status = 1
+        try:
+            status = 0 if all(map(torch.equal, both_passes(), expected)) else 2
+        finally:
+            os._exit(status)
     assert os.waitpid(child, 0)[1] == 0
 
 
