@@ -26,15 +26,15 @@ class TestCityscapes(GoldenModel):
     def test_first_training_steps(self, model, golden):
         self.check_first_losses(model, golden, 4)
 
-    @pytest.fixture
-    def gather_model(self, model, monkeypatch):
-        """The model as an accelerator without grid_sample would run it."""
+    @pytest.fixture(params=["Gather", "EmbeddingBag"])
+    def plain_model(self, request, model, monkeypatch):
+        """As an accelerator without grid_sample runs it, and a CPU without a compiler."""
         attentions = [m for m in model.modules() if isinstance(m, MSDeformAttn)]
         assert len(attentions) == 6
         for attention in attentions:
-            monkeypatch.setattr(attention, "op_name", "Gather")
+            monkeypatch.setattr(attention, "op_name", request.param)
         return model
 
-    def test_without_grid_sample(self, gather_model, golden):
-        self.test_forward(outputs_of_head(gather_model.eval(), inference_batch()), golden)
-        self.check_first_losses(gather_model, golden, 2)
+    def test_without_grid_sample(self, plain_model, golden):
+        self.test_forward(outputs_of_head(plain_model.eval(), inference_batch()), golden)
+        self.check_first_losses(plain_model, golden, 2)
