@@ -55,6 +55,7 @@ def read_command_line() -> argparse.Namespace:
     parser.add_argument(
         "--contenders", metavar="A,B,...", help="of `model` and `deform_attn`: these and no others"
     )
+    parser.add_argument("--work", choices=("inference", "training"), help="of `model`: only this")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there, too")
     parser.add_argument("words", nargs="*", metavar="ROW, KEY VALUE", help="rows, then config keys")
     args = parser.parse_intermixed_args()

@@ -141,7 +141,7 @@ def measure(args: argparse.Namespace) -> list[Table]:
     cfg = Ours(args.config_file, ("MODEL.WEIGHTS", "", *args.opts)).config(args.device)
     pictures = read_pictures(args, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
     rows = []
-    for work in WORK:
+    for work in (w for w in WORK if w.startswith(args.work or "")):
         seconds = alone(compare, models, work, args.device, pictures, args.repeat)
         for name, model in models.items():
             row = {"work": work, "model": name, **spread(seconds[name])}
