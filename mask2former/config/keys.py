@@ -19,6 +19,8 @@ def add_maskformer2_config(cfg: CN) -> None:
     _add_swin(cfg)
     # new: inference in mixed precision, all of the network; DTYPE as SOLVER.AMP.DTYPE
     cfg.TEST.AMP = CN({"ENABLED": False, "DTYPE": "auto"})
+    # new: torch.compile backbone and head, for images of all sizes; the first steps take minutes
+    cfg.MODEL.COMPILE = False
     cfg.MODEL.DEVICE = "auto"  # new value: sdaa, cuda, mps, cpu, the first that is there
     # new: print the lines of model zoos (TCAPPDLL ...) as well; log.txt has them in any case
     cfg.MODEL_ZOO_LOG = False

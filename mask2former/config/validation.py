@@ -62,6 +62,8 @@ def validate_config(cfg: CfgNode, num_processes: int = 1, eval_only: bool = Fals
         _check_features(cfg)
     if cfg.MODEL.META_ARCHITECTURE == "MaskFormer":
         _check_outputs(cfg)
+    if cfg.MODEL.COMPILE:
+        _check_compiled(cfg.MODEL, eval_only)
     _check_views(cfg.TEST.AUG)
     if cfg.TEST.AMP.ENABLED:
         amp_dtype(device.type, cfg.TEST.AMP.DTYPE, "TEST.AMP")
@@ -128,6 +130,21 @@ def _check_outputs(cfg: CfgNode) -> None:
         raise ValueError(
             "MODEL.MASK_FORMER.TEST: SEMANTIC_ON, INSTANCE_ON and PANOPTIC_ON are all False, so "
             "that there would be no result; set one of them to True"
+        )
+
+
+def _check_compiled(model: CfgNode, eval_only: bool) -> None:
+    if model.META_ARCHITECTURE not in _SEM_SEG_ARCHITECTURES:
+        raise ValueError(
+            f"MODEL.COMPILE=True, but only {' and '.join(_SEM_SEG_ARCHITECTURES)} can be compiled, "
+            f"not MODEL.META_ARCHITECTURE={model.META_ARCHITECTURE}; set it to False"
+        )
+    groups = ("MASK_FORMER", "SEM_SEG_HEAD", "RESNETS", "SWIN")
+    recomputed = [group for group in groups if model[group].USE_CHECKPOINT]
+    if recomputed and not eval_only:
+        raise ValueError(
+            f"MODEL.COMPILE=True and MODEL.{recomputed[0]}.USE_CHECKPOINT=True do not go together: "
+            "the compiler cannot follow what is computed again; set one of them to False"
         )
 
 

@@ -1,4 +1,4 @@
-"""Three keys of our configs, for every script that builds its model by detectron2's function."""
+"""Four keys of our configs, for every script that builds its model by detectron2's function."""
 
 import functools
 
@@ -10,6 +10,7 @@ from torch import nn
 
 from mask2former.device import resolve_device, supports_sync_batch_norm
 from mask2former.layers.checkpointing import recompute_in_backward
+from mask2former.layers.compiling import check_compiler, compile_parts
 from mask2former.layers.sync_batch_norm import convert_sync_batch_norm
 from mask2former.patch.replace import replace_everywhere
 
@@ -23,6 +24,8 @@ def extend_build_model() -> None:
     The norm "SyncBN" on a device for which torch's has no kernels.
 
     MODEL.RESNETS.USE_CHECKPOINT, of which their ResNets know nothing.
+
+    MODEL.COMPILE, for which the device must be known.
     """
     original = detectron2.modeling.build_model
     if hasattr(original, "__wrapped__"):
@@ -42,6 +45,9 @@ def extend_build_model() -> None:
         resnets = cfg.MODEL.RESNETS
         if "USE_CHECKPOINT" in resnets and resnets.USE_CHECKPOINT:
             recompute_in_backward(m for m in model.modules() if isinstance(m, CNNBlockBase))
+        if "COMPILE" in cfg.MODEL and cfg.MODEL.COMPILE:
+            check_compiler(torch.device(cfg.MODEL.DEVICE))
+            compile_parts((model.backbone, model.sem_seg_head))
         return model
 
     replace_everywhere(original, build_model)
