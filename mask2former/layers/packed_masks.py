@@ -41,6 +41,13 @@ class PackedMasks:
         bits = padded.unflatten(2, (-1, 8)) * _weights(masks.device)  # (N,H,B,8)
         return cls(bits.sum(3, dtype=torch.uint8), width)
 
+    @classmethod
+    def zeros(cls, shape: Sequence[int], device: torch.device | str = "cpu") -> PackedMasks:
+        """Empty masks, of a shape (N,H,W)."""
+        num_masks, height, width = shape
+        size = num_masks, height, -(-width // 8)
+        return cls(torch.zeros(size, dtype=torch.uint8, device=device), width)
+
     def _unpack(self, bits: Tensor) -> Tensor:  # (..,H,B) -> (..,H,W) bool
         pixels = (bits[..., None] & _weights(bits.device)) != 0
         return pixels.flatten(-2)[..., : self.width]
@@ -66,7 +73,7 @@ class PackedMasks:
         return self.tensor.numpy()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return self.numpy() if dtype is None else self.numpy().astype(dtype)
+        return self.numpy().astype(dtype or bool, copy=False)  # it is a copy in any case
 
     def any(self, dim: int) -> Tensor:
         return self.tensor.any(dim)
@@ -83,6 +90,9 @@ class PackedMasks:
         if picked.dim() == 2:
             return self._unpack(picked)
         return PackedMasks(picked, self.width)
+
+    def __setitem__(self, item: slice | Tensor, masks: Tensor) -> None:  # (n,H,W) bool
+        self.bits[item] = PackedMasks.pack(masks).bits
 
     def __repr__(self) -> str:
         return f"PackedMasks(num_instances={len(self)}, image_size={tuple(self.shape[1:])})"

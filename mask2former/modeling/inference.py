@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from detectron2.structures import Boxes, Instances
@@ -143,19 +144,18 @@ def _winners(masks: QueryMasks, kept: Tensor, scores: Tensor) -> tuple[Tensor, T
     best = scores.new_full(masks.output_size, -1.0)
     winner = torch.zeros_like(best, dtype=torch.int32)
     inside = torch.zeros_like(best, dtype=torch.bool)
-    own_areas = []
-    for _, logits in masks.chunks(kept):
+    own_areas = torch.zeros_like(kept)
+    for part, logits in masks.chunks(kept):
         # One by one, which takes little memory. And where torch rounds otherwise, as it does with a
         # tensor's last few numbers, it does so at the same pixels of all masks.
-        for values in logits:
-            query = len(own_areas)
+        for query, values in enumerate(logits, part.start):
             own = values.sigmoid_() >= 0.5
             wins = values.mul_(scores[query]) > best
             torch.maximum(values, best, out=best)
             winner.masked_fill_(wins, query)
             torch.where(wins, own, inside, out=inside)
-            own_areas.append(own.count_nonzero())
-    return winner, inside, torch.stack(own_areas)
+            own_areas[query] = own.count_nonzero()
+    return winner, inside, own_areas
 
 
 def instance_inference(
@@ -187,29 +187,28 @@ def instance_inference(
         scores, pairs, labels = scores[keep], pairs[keep], labels[keep]
 
     queries, query_of_pair = (pairs // num_classes).unique(return_inverse=True)
-    nothing = scores.new_zeros(0, *masks.output_size)  # so that there is something to join
-    parts = [_measured(nothing, pack_masks)]
-    parts += [_measured(logits, pack_masks) for _, logits in masks.chunks(queries)]
-    found = Instances.cat(parts)
-    del parts
-    scores = scores * found.scores[query_of_pair]
+    # All that stays is allocated before the chunks: between them it would scatter free memory.
+    shape = len(queries), *masks.output_size
+    zeros = PackedMasks.zeros if pack_masks else partial(torch.zeros, dtype=torch.bool)
+    found = zeros(shape, device=masks.device)
+    boxes, means = scores.new_zeros(len(queries), 4), scores.new_zeros(len(queries))
+    for part, logits in masks.chunks(queries):
+        inside = logits > 0
+        found[part] = inside
+        boxes[part] = tight_boxes(inside)
+        areas = inside.sum(2, dtype=torch.int32).sum(1)  # of all pixels at once is slow
+        sums = logits.sigmoid_().mul_(inside).flatten(1).sum(1)
+        means[part] = sums / (areas + 1e-6)  # of an empty mask 0
+
+    scores = scores * means[query_of_pair]
     keep = scores >= score_threshold
-    result = found[query_of_pair[keep]]
-    result.scores = scores[keep]
-    result.pred_classes = labels[keep]
-    return result
-
-
-def _measured(mask_logits: Tensor, pack_masks: bool) -> Instances:
-    """Masks, their boxes, and as scores the mean probabilities in them: (n,H,W) -> n instances"""
-    masks = mask_logits > 0
-    areas = masks.sum(2, dtype=torch.int32).sum(1)  # of all pixels at once is slow
-    sums = mask_logits.sigmoid_().mul_(masks).flatten(1).sum(1)
+    which = query_of_pair[keep]
     return Instances(
-        tuple(masks.shape[1:]),
-        pred_masks=PackedMasks.pack(masks) if pack_masks else masks,
-        pred_boxes=Boxes(tight_boxes(masks)),
-        scores=sums / (areas + 1e-6),  # of an empty mask 0
+        tuple(masks.output_size),
+        pred_masks=found[which],
+        pred_boxes=Boxes(boxes[which]),
+        scores=scores[keep],
+        pred_classes=labels[keep],
     )
 
 

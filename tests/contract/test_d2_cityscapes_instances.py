@@ -18,6 +18,7 @@ from PIL import Image
 
 import mask2former
 from mask2former.evaluation.cityscapes_instances import average_precision, match_instances
+from mask2former.layers.packed_masks import PackedMasks
 
 THINGS = ["person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"]
 SCRIPT = "cityscapesscripts.evaluation.evalInstanceLevelSemanticLabeling"
@@ -83,14 +84,16 @@ def instances_of(predictions):
     return result
 
 
-def test_average_precision(cityscapes):
+@pytest.mark.parametrize("pack", [torch.Tensor.clone, PackedMasks.pack])
+def test_average_precision(cityscapes, pack):
     name, images = cityscapes
     evaluator = CityscapesInstanceEvaluator(name)
     evaluator.reset()
     matches = []
     for file_name, ids, predictions in images:
-        output = {"instances": instances_of(predictions)}
-        evaluator.process([{"file_name": f"aachen/{file_name}"}], [output])
+        instances = instances_of(predictions)
+        instances.pred_masks = pack(instances.pred_masks)
+        evaluator.process([{"file_name": f"aachen/{file_name}"}], [{"instances": instances}])
         classes, scores, masks = zip(*predictions)
         names = [THINGS[c] for c in classes]
         matches.append(match_instances(names, list(scores), np.array(masks), ids))

@@ -11,6 +11,7 @@ from torch import nn
 
 from mask2former.config import add_maskformer2_config
 from mask2former.engine.pictures import Classes, _instances, _panoptic, draw_predictions
+from mask2former.layers.packed_masks import PackedMasks
 
 NAME = "pictures_of_tasks"
 HEIGHT, WIDTH = 60, 80
@@ -180,6 +181,17 @@ def test_nothing_found_leaves_the_image(sample, register, painter):
     truth, prediction, shown = painter(image, sample, result, classes)
     assert (prediction == 128).all() and not (truth == 128).all()
     assert truth.shape == prediction.shape and 1 in shown
+
+
+def test_packed_masks_are_drawn_alike(sample, register):
+    register()
+    image = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
+    classes = Classes.of(MetadataCatalog.get(NAME), 3)
+    result, packed = make_result(), make_result()
+    packed["instances"].pred_masks = PackedMasks.pack(packed["instances"].pred_masks)
+    _, expected, _ = _instances(image, sample, result, classes)
+    _, prediction, _ = _instances(image, sample, packed, classes)
+    assert (prediction != 128).any() and (prediction == expected).all()
 
 
 def test_crowds_and_rle_are_drawn(sample, register):

@@ -48,6 +48,15 @@ def test_some_are_packed(index):
     assert isinstance(some, PackedMasks) and torch.equal(some.tensor, masks[index])
 
 
+def test_masks_are_set():
+    masks = random_masks(4, 6, 11)
+    packed = PackedMasks.zeros((4, 6, 11))
+    assert packed.shape == (4, 6, 11) and not packed.tensor.any()
+    packed[1:9] = masks[1:]
+    packed[torch.tensor([0])] = masks[:1]
+    assert torch.equal(packed.tensor, masks)
+
+
 def test_as_an_array():
     masks = random_masks(3, 6, 11)
     packed = PackedMasks.pack(masks)
