@@ -16,9 +16,13 @@ from mask2former.layers.ms_deform_attn.build import (
 )
 
 
-@torch.compiler.assume_constant_result  # compile takes the choice as made; it cannot follow it
 def chosen_name(name: str, device_type: str) -> str:
     return build_ms_deform_attn(name, device_type).__name__
+
+
+# torch.compile takes the choice as made, as it cannot follow it. This is all that
+# torch.compiler.assume_constant_result does, after it has imported the compiler for seconds.
+chosen_name._dynamo_marked_constant = True
 
 
 class MSDeformAttn(nn.Module):
