@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mask2former.layers.chunks import chunks
 from mask2former.layers.transformer import MultiheadAttention, feed_forward_layers, residual
 
 
@@ -45,8 +46,21 @@ class Layer(nn.Module):
         positioned = x + position
         return self.self_attn(positioned, positioned, x)
 
-    def feed_forward(self, x: Tensor) -> Tensor:
-        return self.linear2(self.dropout(F.relu_(self.linear1(x))))
+    def feed_forward(self, x: Tensor, norm: nn.Module) -> Tensor:
+        """The step in which each pixel or query is transformed by itself: (B,S,C) -> (B,S,C)
+
+        Without backward nobody needs all of the hidden layer, the largest tensor, at one time.
+        """
+
+        def transform(x: Tensor) -> Tensor:
+            return self.linear2(self.dropout(F.relu_(self.linear1(x))))
+
+        rows = x.flatten(0, 1)  # or what is changed in place would be a view of its linear layer's
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self.step(rows, norm, transform).view(x.shape)
+        row_bytes = (self.linear1.out_features + 3 * x.shape[-1]) * x.element_size()
+        pieces = [self.step(rows[some], norm, transform) for some in chunks(len(rows), row_bytes)]
+        return torch.cat(pieces).view(x.shape)
 
 
 class EncoderLayer(Layer):
@@ -55,7 +69,7 @@ class EncoderLayer(Layer):
     def forward(self, feature: Tensor, position: Tensor) -> Tensor:
         """Shapes: (B,S,C), (S,C) -> (B,S,C)"""
         feature = self.step(feature, self.norm1, lambda x: self.attend(x, position))
-        return self.step(feature, self.norm2, self.feed_forward)
+        return self.feed_forward(feature, self.norm2)
 
 
 class DecoderLayer(Layer):
@@ -86,7 +100,7 @@ class DecoderLayer(Layer):
         query = self.step(
             query, self.norm2, lambda x: self.multihead_attn(x + query_position, key, feature)
         )
-        return self.step(query, self.norm3, self.feed_forward)
+        return self.feed_forward(query, self.norm3)
 
 
 class Encoder(nn.Module):

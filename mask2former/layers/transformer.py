@@ -131,7 +131,7 @@ class FFNLayer(_ResidualBlock):
 
     def forward(self, query: Tensor) -> Tensor:
         """Shapes: (B,Q,C) -> (B,Q,C)"""
-        return self.residual(query, lambda x: self.linear2(F.relu_(self.linear1(x))))
+        return self.residual(query, lambda x: self.linear2(F.relu(self.linear1(x))))
 
 
 class MLP(nn.Module):
@@ -145,5 +145,5 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Shapes: (..., in_dim) -> (..., out_dim)"""
         for layer in self.layers[:-1]:
-            x = F.relu_(layer(x))
+            x = F.relu(layer(x))
         return self.layers[-1](x)

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
@@ -72,6 +74,53 @@ def test_images_of_a_batch_do_not_mix():
     second = {name: feature[1:] for name, feature in features.items()}
     both, alone = decoder.forward_features(features), decoder.forward_features(second)
     torch.testing.assert_close(both[0][1:], alone[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_images", [1, 2])
+def test_with_channels_last_all_maps_stay_so(num_images):
+    """A convolution that finds them otherwise would copy its input, or be slow."""
+    features = {
+        name: feature.detach()[:num_images].contiguous(memory_format=torch.channels_last)
+        for name, feature in make_features().items()
+    }
+    decoder = build().eval()
+    inputs = []
+    for layer in (decoder.adapter_1, decoder.layer_1, decoder.mask_features):
+        layer.register_forward_hook(lambda _, args, output: inputs.append((*args, output)))
+    with torch.no_grad():
+        _, _, levels = decoder.forward_features(features)
+    assert len(inputs) == 3
+    for tensor in (x for pair in inputs for x in pair):
+        assert tensor.is_contiguous(memory_format=torch.channels_last)
+    for level in levels:
+        assert level.permute(0, 2, 3, 1).stride()[1:] == (level.shape[3] * 64, 64, 1)
+        assert level[:1].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_inference_in_pieces_changes_nothing(monkeypatch):
+    features, decoder = make_features(), build().eval()
+    expected = decoder.forward_features(features)
+    hidden = decoder.transformer.encoder["layers"][0].linear1
+    num_rows = []
+    hidden.register_forward_hook(lambda _, args, output: num_rows.append(len(args[0])))
+    monkeypatch.setattr("mask2former.layers.chunks.CHUNK_BYTES", 100_000)
+    with torch.no_grad():
+        results = decoder.forward_features(features)
+    assert len(num_rows) > 2 and sum(num_rows) == 2 * (6 + 24 + 96)
+    torch.testing.assert_close(results[0], expected[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(results[2], expected[2], rtol=1e-4, atol=1e-5)
+
+
+def test_inference_and_training_share_the_geometry():
+    """Made in inference mode, it must not be what backward cannot save; nobody changes it."""
+    features, decoder = make_features(), build().eval()
+    with torch.inference_mode():
+        first, _, _ = decoder.forward_features(features)
+    sum(x.sum() for x in decoder.train().forward_features(features)[2]).backward()
+    copied = copy.deepcopy(decoder).eval()
+    with torch.no_grad():
+        again, _, _ = copied.forward_features(features)
+    torch.testing.assert_close(again, first.clone(), rtol=1e-4, atol=1e-5)
 
 
 def test_it_stays_in_single_precision_under_autocast():

@@ -3,6 +3,9 @@ import torch
 import torch.nn.functional as F
 from tiny_model import tiny_config
 
+from mask2former.layers import mask_products
+from mask2former.layers.position_encoding import sine_position_encoding
+from mask2former.modeling.transformer_decoder import mask2former, predictions
 from mask2former.modeling.transformer_decoder.build import build_transformer_decoder
 from mask2former.modeling.transformer_decoder.mask2former import attention_blocked_by
 
@@ -83,6 +86,81 @@ def test_layer_looks_at_its_own_level_within_the_last_mask(layer):
     for index in range(4):
         same = torch.equal(predictions[index]["pred_logits"], others[index]["pred_logits"])
         assert same == (index < layer)
+
+
+def in_official_order(decoder, levels, pixel_feature):
+    """Every mask at full size first, then resized for attention: what our order must agree with."""
+    flat = [x.flatten(2).transpose(1, 2) for x in levels]
+    values = [x + embedding for x, embedding in zip(flat, decoder.level_embed.weight)]
+    positions = [sine_position_encoding(*x.shape[-2:], x.shape[1]).flatten(1).T for x in levels]
+    query, position = decoder.query_feat.weight.expand(2, -1, -1), decoder.query_embed.weight
+    layers = zip(
+        decoder.transformer_cross_attention_layers,
+        decoder.transformer_self_attention_layers,
+        decoder.transformer_ffn_layers,
+    )
+
+    def predict():
+        normed = decoder.decoder_norm(query)
+        masks = torch.einsum("bqc,bchw->bqhw", decoder.mask_embed(normed), pixel_feature)
+        return {"pred_logits": decoder.class_embed(normed), "pred_masks": masks}
+
+    predictions = [predict()]
+    for index, (cross_attention, self_attention, ffn) in enumerate(layers):
+        i = index % 3
+        size = levels[i].shape[-2:]
+        masks = F.interpolate(predictions[-1]["pred_masks"], size, mode="bilinear")
+        blocked = masks.sigmoid().flatten(2) < 0.5
+        blocked[blocked.all(-1)] = False
+        query = cross_attention(query, position, values[i] + positions[i], values[i], blocked)
+        query = ffn(self_attention(query, position))
+        predictions.append(predict())
+    return predictions
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_it_agrees_with_masks_resized_after_the_product(training):
+    decoder = build("MODEL.MASK_FORMER.DEC_LAYERS", 6).train(training)
+    levels, pixel_feature = make_features()
+    outputs = decoder(levels, pixel_feature)
+    last = {name: outputs[name] for name in ("pred_logits", "pred_masks")}
+    expected = in_official_order(decoder, levels, pixel_feature)
+    torch.testing.assert_close([*outputs["aux_outputs"], last], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_inference_multiplies_full_size_masks_once(monkeypatch):
+    decoder = build()
+    levels, pixel_feature = make_features()
+    sizes = []
+
+    def products(embeddings, feature):
+        sizes.extend(tuple(feature.shape[-2:]) for _ in embeddings)
+        return mask_products.mask_products(embeddings, feature)
+
+    for module in (predictions, mask2former):
+        monkeypatch.setattr(module, "mask_products", products)
+    classes = []
+    decoder.class_embed.register_forward_hook(lambda *_: classes.append(1))
+    with torch.no_grad():
+        outputs = decoder(levels, pixel_feature)
+    assert sizes == [(2, 3), (4, 6), (8, 12), (16, 24)] and len(classes) == 1
+    earlier = outputs["aux_outputs"]
+    assert len(earlier) == 3 and len(sizes) == 4
+    assert not earlier[-1]["pred_masks"].requires_grad  # as when it was asked for
+    assert sizes[4:] == [(16, 24)] and len(classes) == 2
+    decoder.train()(levels, pixel_feature)
+    assert sizes[5:] == [(2, 3), (4, 6), (8, 12), *[(16, 24)] * 4]
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_compiler_passes_through(training):
+    decoder = build("MODEL.MASK_FORMER.DEC_LAYERS", 2).train(training)
+    inputs = make_features()
+    compiled = torch.compile(decoder, backend="eager", fullgraph=True)  # it must trace
+    outputs, expected = compiled(*inputs), decoder(*inputs)
+    torch.testing.assert_close(outputs["pred_masks"], expected["pred_masks"])
+    for earlier, layer in zip(outputs["aux_outputs"], expected["aux_outputs"], strict=True):
+        torch.testing.assert_close(earlier, layer)
 
 
 def test_projection_where_channels_differ_or_on_request():

@@ -42,7 +42,7 @@ class DeformableEncoderLayer(Layer):
             return self.self_attn(x + position, reference_points, x, levels)
 
         feature = self.step(feature, self.norm1, attend)
-        return self.step(feature, self.norm2, self.feed_forward)
+        return self.feed_forward(feature, self.norm2)
 
 
 class DeformableEncoder(nn.Module):
@@ -63,8 +63,11 @@ class DeformableEncoder(nn.Module):
         levels, reference_points = levels_and_centers(shapes, feature.device)
         for layer in self.encoder["layers"]:
             feature = layer(feature, position, reference_points, levels)
-        split = feature.transpose(1, 2).split([math.prod(shape) for shape in shapes], dim=2)
-        return [level.unflatten(2, shape) for level, shape in zip(split, shapes)]
+        split = feature.split([math.prod(shape) for shape in shapes], dim=1)
+        # Channels last: to permute comes last, or torch would not see it of a single image.
+        return [
+            level.unflatten(1, shape).permute(0, 3, 1, 2) for level, shape in zip(split, shapes)
+        ]
 
 
 def pixel_centers(height: int, width: int, device: torch.device) -> Tensor:
