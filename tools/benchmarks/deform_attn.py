@@ -96,6 +96,11 @@ def memory(op: str, part: str, dtype: str, device: str, *size) -> tuple[float, i
     return peak, kept_for_backward(lambda: work.run(op), work.learned)
 
 
+def memories(ops: list[str], *how) -> dict[tuple[str, str], tuple[float, int]]:
+    """`memory` of each part and op, in this process: on a CPU, where allocations are counted."""
+    return {key: memory(*reversed(key), *how) for key in itertools.product((FORWARD, BOTH), ops)}
+
+
 def measure(args: argparse.Namespace) -> list[Table]:
     """
     Raises:
@@ -108,10 +113,12 @@ def measure(args: argparse.Namespace) -> list[Table]:
     size = (args.size, args.batch_size)
     rows = []
     for dtype in TYPES:
-        seconds = alone(times, list(ops), args.repeat, dtype, args.device, *size)
+        how = (dtype, args.device, *size)
+        seconds = alone(times, list(ops), args.repeat, *how)
+        counted = alone(memories, list(ops), *how) if device_type == "cpu" else {}
         for part, name in itertools.product((FORWARD, BOTH), ops):
             own, base = seconds[f"{name}, {part}"], seconds.get(f"{BASE}, {part}")
-            peak, kept = alone(memory, name, part, dtype, args.device, *size)
+            peak, kept = counted.get((part, name)) or alone(memory, name, part, *how)
             rows.append(
                 {
                     "type": dtype,
