@@ -44,7 +44,8 @@ def predicted_masks(predictions: Sequence[dict[str, Tensor]]) -> PredictedMasks:
     if "mask_embed" not in predictions[0]:
         return GivenMasks([p["pred_masks"] for p in predictions])
     embeddings = torch.stack([p["mask_embed"] for p in predictions])
-    return MaskProducts(without_halves(embeddings), without_halves(predictions[0]["pixel_feature"]))
+    pixel_feature = without_halves(predictions[0]["pixel_feature"])
+    return MaskProducts(without_halves(embeddings), pixel_feature.unbind())
 
 
 def without_halves(x: Tensor) -> Tensor:
@@ -101,7 +102,8 @@ class MaskProducts:
     """
 
     embeddings: Tensor  # (D,B,Q,C)
-    pixel_feature: Tensor  # (B,C,H,W)
+    # By image, so that autograd puts the images' gradients together once, not for each slice.
+    pixel_features: Sequence[Tensor]  # B x (C,H,W)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -109,7 +111,7 @@ class MaskProducts:
 
     @property
     def size(self) -> tuple[int, int]:
-        return tuple(self.pixel_feature.shape[-2:])
+        return tuple(self.pixel_features[0].shape[-2:])
 
     @property
     def num_queries(self) -> int:
@@ -120,17 +122,17 @@ class MaskProducts:
         return self.embeddings.shape[2] + self.embeddings.shape[3]
 
     def of_image(self, some: slice, image: int) -> Tensor:
-        return product(self.embeddings[some, image], self.pixel_feature[image])
+        return product(self.embeddings[some, image], self.pixel_features[image])
 
     def at_points(self, some: slice, image: int, points: Tensor) -> Tensor:
-        feature = point_sample(self.pixel_feature[image, None], points.flatten(0, 1)[None])
+        feature = point_sample(self.pixel_features[image][None], points.flatten(0, 1)[None])
         feature = feature.view(-1, *points.shape[:2]).transpose(0, 1)  # (d,C,P)
         return self.embeddings[some, image] @ feature
 
     def of_queries(self, some: slice, slots: Tensor, num_matched: Sequence[int]) -> Tensor:
         embeddings, slots = self.embeddings[some].flatten(1, 2), slots[some]
         matched = embeddings.gather(1, slots[..., None].expand(-1, -1, embeddings.shape[2]))
-        masks = map(product, matched.split(num_matched, dim=1), self.pixel_feature)
+        masks = map(product, matched.split(num_matched, dim=1), self.pixel_features)
         return torch.cat([*masks], dim=1)
 
 
