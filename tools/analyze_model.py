@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.modules import analyze
-from benchmarks.our_model import Ours, as_batch, build_model
+from benchmarks.our_model import Ours, as_batch, build_model, check_not_compiled
 from benchmarks.pictures import random_picture
 from benchmarks.tables import machine, write_json
 
@@ -38,6 +38,7 @@ def main() -> None:
     ours = Ours(args.config_file, (*IN_FULL, *args.opts))
     try:
         cfg = load_config(ours.config_file, ours.opts)
+        check_not_compiled(cfg)
         device = devices.resolve_device(cfg.MODEL.DEVICE)
         model = build_model(ours.config(str(device)))
         num_classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES

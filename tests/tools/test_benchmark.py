@@ -58,7 +58,7 @@ def test_whole_model(measured):
     assert all(own[k] == 0 for k in logits)
     assert all(reference[k] < 1e-3 for k in logits)
     assert all(0 < mixed[k] < 0.2 for k in logits)  # another type, so that it was switched on
-    assert own["pixels of the same class %"] == 100
+    assert own["pixels of another class %"] == 0
     assert "| inference     | ours-mixed |" in out
 
 
@@ -72,7 +72,7 @@ def test_transformers_has_the_same_results(measured):
     assert [row["model"] for row in rows] == ["ours", "transformers"] * 2
     assert all(row["times as fast as transformers"] > 0 for row in rows)
     assert all(differences[1][k] < 1e-4 for k in differences[1] if "logits" in k)
-    assert differences[1]["pixels of the same class %"] > 99.9
+    assert differences[1]["pixels of another class %"] < 0.1
 
 
 def test_a_part_of_the_work(measured):
@@ -167,6 +167,7 @@ def test_measuring_begins_without_our_package():
         (["MODEL.DEVICE", "cpu", "MODEL.DEPTH", 7], "unknown config key MODEL.DEPTH"),
         (["--contenders", "us", *FEW], "no 'us'; name some of ours"),
         (["deform_attn", "--contenders", "x", *FEW], "MS_DEFORM_ATTN='x'; set it to"),
+        (["parts", *FEW, "MODEL.COMPILE", "True"], "a compiled model has no parts"),
         (["--picture", "nowhere.png", *FEW], "nowhere.png"),
     ],
 )

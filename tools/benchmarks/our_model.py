@@ -42,6 +42,15 @@ def build_model(cfg: CfgNode, weights: dict[str, Tensor] | None = None) -> nn.Mo
     return model
 
 
+def check_not_compiled(cfg: CfgNode) -> None:
+    """
+    Raises:
+        ValueError: the model is compiled, so that its parts are one.
+    """
+    if cfg.MODEL.COMPILE:
+        raise ValueError("MODEL.COMPILE=True: a compiled model has no parts; set it to False")
+
+
 def as_batch(pictures: list[Picture]) -> list[dict]:
     """What a dataset mapper would give."""
     batch = []

@@ -24,7 +24,7 @@ from benchmarks.floors import (
     tensors_in,
 )
 from benchmarks.measuring import alone
-from benchmarks.our_model import Ours, as_batch, build_model
+from benchmarks.our_model import Ours, as_batch, build_model, check_not_compiled
 from benchmarks.pictures import Picture, read_pictures
 from benchmarks.tables import Table
 from benchmarks.whole_model import FLOAT32
@@ -179,8 +179,13 @@ def run_parts(
 
 
 def measure(args: argparse.Namespace) -> list[Table]:
+    """
+    Raises:
+        ValueError: the model is compiled.
+    """
     ours = Ours(args.config_file, ("MODEL.WEIGHTS", "", *FLOAT32, *args.opts))
     cfg = ours.config(args.device)
+    check_not_compiled(cfg)
     pictures = read_pictures(args, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
     found = alone(run_parts, args.device, ours, pictures, args.repeat)
     seconds, sizes, operations, ceilings = found

@@ -129,8 +129,8 @@ def differences(
             far = (own[kind] - base[kind]).abs().max() / base[kind].abs().max()
             row[f"{kind} logits: largest difference / largest"] = float(far)
         if "argmax" in own and "argmax" in base:
-            same = (own["argmax"] == base["argmax"]).double().mean()
-            row["pixels of the same class %"] = 100 * float(same)
+            others = (own["argmax"] != base["argmax"]).double().mean()
+            row["pixels of another class %"] = 100 * float(others)
             row["classes there are"] = own["argmax"].unique().numel()
         rows.append(row)
     return rows
