@@ -123,33 +123,34 @@ def test_it_agrees_with_masks_resized_after_the_product(training):
     decoder = build("MODEL.MASK_FORMER.DEC_LAYERS", 6).train(training)
     levels, pixel_feature = make_features()
     outputs = decoder(levels, pixel_feature)
-    last = {name: outputs[name] for name in ("pred_logits", "pred_masks")}
+    found = [
+        {name: prediction[name] for name in ("pred_logits", "pred_masks")}
+        for prediction in (*outputs["aux_outputs"], outputs)
+    ]
     expected = in_official_order(decoder, levels, pixel_feature)
-    torch.testing.assert_close([*outputs["aux_outputs"], last], expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_inference_multiplies_full_size_masks_once(monkeypatch):
-    decoder = build()
-    levels, pixel_feature = make_features()
+@pytest.mark.parametrize("training", [False, True])
+def test_full_size_masks_are_made_when_they_are_read(training, monkeypatch):
+    decoder = build().train(training)
     sizes = []
 
-    def products(embeddings, feature):
-        sizes.extend(tuple(feature.shape[-2:]) for _ in embeddings)
-        return mask_products.mask_products(embeddings, feature)
+    def products(embedding, feature):
+        sizes.append(tuple(feature.shape[-2:]))
+        return mask_products.mask_products(embedding, feature)
 
     for module in (predictions, mask2former):
         monkeypatch.setattr(module, "mask_products", products)
-    classes = []
-    decoder.class_embed.register_forward_hook(lambda *_: classes.append(1))
-    with torch.no_grad():
-        outputs = decoder(levels, pixel_feature)
-    assert sizes == [(2, 3), (4, 6), (8, 12), (16, 24)] and len(classes) == 1
-    earlier = outputs["aux_outputs"]
-    assert len(earlier) == 3 and len(sizes) == 4
-    assert not earlier[-1]["pred_masks"].requires_grad  # as when it was asked for
-    assert sizes[4:] == [(16, 24)] and len(classes) == 2
-    decoder.train()(levels, pixel_feature)
-    assert sizes[5:] == [(2, 3), (4, 6), (8, 12), *[(16, 24)] * 4]
+    outputs = decoder(*make_features())
+    assert sizes == [(2, 3), (4, 6), (8, 12)] + [(16, 24)] * (not training)  # first for attention
+    assert ("pred_masks" in outputs) is not training
+    *_, earlier = outputs["aux_outputs"]
+    assert all(prediction["pred_masks"].requires_grad for prediction in (outputs, earlier))
+    assert sizes[3:] == [(16, 24)] * 2
+    assert outputs["pred_masks"] is outputs["pred_masks"]  # made once
+    with pytest.raises(KeyError, match="masks"):
+        outputs["masks"]
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -158,9 +159,11 @@ def test_a_compiler_passes_through(training):
     inputs = make_features()
     compiled = torch.compile(decoder, backend="eager", fullgraph=True)  # it must trace
     outputs, expected = compiled(*inputs), decoder(*inputs)
-    torch.testing.assert_close(outputs["pred_masks"], expected["pred_masks"])
-    for earlier, layer in zip(outputs["aux_outputs"], expected["aux_outputs"], strict=True):
-        torch.testing.assert_close(earlier, layer)
+    for found, layer in zip(
+        (outputs, *outputs["aux_outputs"]), (expected, *expected["aux_outputs"]), strict=True
+    ):
+        for key in ("pred_logits", "pred_masks"):
+            torch.testing.assert_close(found[key], layer[key])
 
 
 def test_projection_where_channels_differ_or_on_request():

@@ -11,8 +11,6 @@ from tiny_model import example, tiny_config
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mask2former.layers import mask_products
-
 WAITING = {  # for a value, or for the size of the result
     "_local_scalar_dense",
     "equal",
@@ -75,7 +73,6 @@ def test_a_training_step_waits_once(overrides, monkeypatch):
     batch = [example(0), example(1, num_targets=1)]
     images = model.preprocess(batch)  # comes from the host anyway
     monkeypatch.setattr(model, "preprocess", lambda batched_inputs: images)
-    monkeypatch.setattr(mask_products, "is_free_to_ask", lambda tensor: False)  # as on a device
     losses = {}
     to_host, others = waits(lambda: losses.update(model(batch)))
     assert to_host == ["cpu", "numpy"]  # the costs

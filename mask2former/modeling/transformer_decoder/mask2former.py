@@ -151,7 +151,7 @@ class MultiScaleMaskedTransformerDecoder(QueryPredictor):
         query_position = self.query_embed.weight
         query = self.query_feat.weight.expand(pixel_feature.shape[0], -1, -1)
 
-        queries = [self.decoder_norm(query)]
+        predictions = [self.predict(self.decoder_norm(query), pixel_feature)]
         for index, (cross_attention, self_attention, ffn) in enumerate(
             zip(
                 self.transformer_cross_attention_layers,
@@ -161,12 +161,12 @@ class MultiScaleMaskedTransformerDecoder(QueryPredictor):
         ):
             level = index % NUM_FEATURE_LEVELS
             with torch.no_grad():
-                (masks,) = mask_products([self.mask_embed(queries[-1])], resized[level])
+                masks = mask_products(predictions[-1]["mask_embed"], resized[level])
                 attn_blocked = attention_blocked_by(masks)
             query = cross_attention(query, query_position, keys[level], levels[level], attn_blocked)
             query = ffn(self_attention(query, query_position))
-            queries.append(self.decoder_norm(query))
-        return self.outputs(queries, pixel_feature)
+            predictions.append(self.predict(self.decoder_norm(query), pixel_feature))
+        return self.join(predictions)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
         # Early official checkpoints call the query features static_query.

@@ -113,4 +113,4 @@ class StandardTransformerDecoder(QueryPredictor):
         queries = self.transformer["decoder"](self.query_embed.weight, pixels, position)
         if not self.deep_supervision:
             queries = queries[-1:]
-        return self.outputs(queries, pixel_feature)
+        return self.join([self.predict(query, pixel_feature) for query in queries])

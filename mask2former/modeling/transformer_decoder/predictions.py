@@ -1,14 +1,31 @@
 """What a transformer decoder says after each of its layers.
 
-D predictions, B batch, Q queries, C channels, K classes, H W the grid of the pixel feature.
+B batch, Q queries, C channels, K classes, H W the grid of the pixel feature.
 """
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from mask2former.layers.mask_products import mask_products
+
+
+class Prediction(dict):
+    """ "pred_masks" (B,Q,H,W), made when they are first read; "pred_logits" (B,Q,K+1), if any.
+
+    The masks of all layers would be the largest tensors of a step. The criterion needs few of them,
+    and the others at few points: it takes "mask_embed" (B,Q,mask_dim) and "pixel_feature"
+    (B,mask_dim,H,W), of which they are the product. Inference has those of the last layer alone.
+    """
+
+    def __missing__(self, key: str) -> Tensor:
+        if key != "pred_masks":
+            raise KeyError(key)
+        return self.make_masks()
+
+    def make_masks(self) -> Tensor:
+        self["pred_masks"] = mask_products(self["mask_embed"], self["pixel_feature"])
+        return self["pred_masks"]
 
 
 class QueryPredictor(nn.Module):
@@ -16,48 +33,17 @@ class QueryPredictor(nn.Module):
 
     mask_classification = True  # False: masks alone
 
-    def predict(self, queries: Sequence[Tensor], pixel_feature: Tensor) -> list[dict[str, Tensor]]:
-        """Shapes: D x (B,Q,C), (B,mask_dim,H,W) ->
-        D x {"pred_logits": (B,Q,K+1), "pred_masks": (B,Q,H,W)}
-        """
-        masks = mask_products([self.mask_embed(query) for query in queries], pixel_feature)
-        if not self.mask_classification:
-            return [{"pred_masks": mask} for mask in masks]
-        return [
-            {"pred_logits": self.class_embed(query), "pred_masks": mask}
-            for query, mask in zip(queries, masks)
-        ]
-
-    def outputs(self, queries: Sequence[Tensor], pixel_feature: Tensor) -> dict:
-        """The last prediction, and as "aux_outputs" the earlier ones: see `predict`.
-
-        They are a list in training, else DeferredPredictions.
-        """
-        if self.training:
-            *earlier, last = self.predict(queries, pixel_feature)
-        else:
-            (last,) = self.predict(queries[-1:], pixel_feature)
-            earlier = DeferredPredictions(self, queries[:-1], pixel_feature)
-        return {**last, "aux_outputs": earlier}
-
-
-class DeferredPredictions(Sequence):
-    """Predictions that are made whenever they are read.
-
-    Inference reads only the last one, whose masks take as long as the others' each. Whoever reads
-    the others, as the official code gives them, still finds them.
-    """
-
-    def __init__(self, decoder: QueryPredictor, queries: Sequence[Tensor], pixel_feature: Tensor):
-        self.decoder = decoder
-        self.queries = queries
-        self.pixel_feature = pixel_feature
-        self.with_gradients = torch.is_grad_enabled()
-
-    def __len__(self) -> int:
-        return len(self.queries)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        with torch.set_grad_enabled(self.with_gradients):
-            (prediction,) = self.decoder.predict([self.queries[index]], self.pixel_feature)
+    def predict(self, query: Tensor, pixel_feature: Tensor) -> Prediction:
+        """Shapes: (B,Q,C), (B,mask_dim,H,W)"""
+        prediction = Prediction(mask_embed=self.mask_embed(query), pixel_feature=pixel_feature)
+        if self.mask_classification:
+            prediction["pred_logits"] = self.class_embed(query)
         return prediction
+
+    def join(self, predictions: Sequence[Prediction]) -> Prediction:
+        """The last one, with the earlier ones as its "aux_outputs"."""
+        *earlier, last = predictions
+        if not self.training:
+            last.make_masks()
+        last["aux_outputs"] = earlier
+        return last
