@@ -50,8 +50,13 @@ def batch_of(num_classes):
     return batch
 
 
-# As on the device: with channels last, convolutions round differently, and masks tip over.
-@patch.object(maskformer_model, "image_layout", lambda device_type: torch.contiguous_format)
+# The layout of the device, on the CPU too: convolutions round differently with channels last.
+as_laid_out_on_the_device = patch.object(
+    maskformer_model, "image_layout", lambda device_type: torch.contiguous_format
+)
+
+
+@as_laid_out_on_the_device
 def numbers(name, device):
     """Results, losses and gradients of an official R50 model, its weights drawn by their names."""
     config, num_classes = MODELS[name]

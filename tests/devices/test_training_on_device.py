@@ -68,8 +68,9 @@ def test_a_run_takes_the_device_and_says_so(place, found):
 def test_losses_are_those_of_the_cpu(place, found):
     full, mixed, expected = (place.losses(case) for case in ("full", "amp", "cpu"))
     assert list(full) == list(mixed) == list(expected) == list(range(2 * HALFWAY))
-    # Rounding grows: sooner or later it changes what a query is matched with.
-    assert [full[i] for i in range(5)] == pytest.approx([expected[i] for i in range(5)], rel=1e-4)
+    # Rounding grows: soon it changes which points count as uncertain, and what a query is matched
+    # with. On a CPU another number of threads does so as well.
+    assert [full[i] for i in range(2)] == pytest.approx([expected[i] for i in range(2)], rel=1e-5)
     assert full == pytest.approx(expected, rel=0.05)
     assert full != mixed == pytest.approx(expected, rel=0.2)
 
