@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import signal
+import weakref
 
 import pytest
 import torch
@@ -195,8 +196,31 @@ def test_only_inputs_are_kept_for_backward():
 
 
 def test_mistaken_sizes_do_not_reach_the_kernels():
+    inputs = value, places, offsets, logits = random_inputs()
+    for mistaken in (
+        (value[:, 1:], places, offsets, logits),
+        (value[:1], places, offsets, logits),
+        (value[:, :, :1], places, offsets, logits),
+        (value, places[1:], offsets, logits),
+        (value, places[:1], offsets, logits),
+        (value, places, offsets[:, :, :, :, :1], logits),
+        (value, places, offsets, logits[:, 1:]),
+    ):
+        with pytest.raises(AssertionError):
+            Native.run(mistaken[0], levels_of(), *mistaken[1:])
+    for shapes in ([(23, 1)], [(3, 5), (2, 2)], [(-3, 5), (30, 1), (1, 8)]):
+        with pytest.raises(AssertionError):
+            Native.run(value, levels_of(shapes), *inputs[1:])
+
+
+def test_what_threads_write_to_lives_as_long_as_their_job(monkeypatch):
+    """They go on after an interrupt, of which the caller knows nothing."""
+    jobs, outputs = [], []
+    monkeypatch.setattr(native, "run_in_threads", lambda kernel, job, number: jobs.append(job))
     value, *others = random_inputs()
-    with pytest.raises(AssertionError):
-        Native.run(value[:, 1:], levels_of(), *others)
-    with pytest.raises(AssertionError):
-        Native.run(value, levels_of([(5, 5)][:1]), *others)
+    output = native.forward(value, [n for shape in SHAPES for n in shape], *others)
+    outputs.append(weakref.ref(output))
+    del output
+    assert outputs[0]() is not None
+    jobs.clear()
+    assert outputs[0]() is None

@@ -21,6 +21,15 @@ def contiguous(inputs: Sequence) -> Iterator:
     return (x.contiguous() if isinstance(x, Tensor) else x for x in inputs)
 
 
+def check_sizes(value: Tensor, *others: Tensor | Sequence[int]) -> None:
+    """That inputs fit together: kernels would read beyond those that are too small."""
+    reference_points, offsets, logits = others[-3:]
+    batch, num_queries, num_heads = offsets.shape[:3]
+    assert (batch, num_heads) == (value.shape[0], value.shape[2]), (value.shape, offsets.shape)
+    assert reference_points.shape == (num_queries, 2), (reference_points.shape, offsets.shape)
+    assert offsets.shape == (*logits.shape, 2), (offsets.shape, logits.shape)
+
+
 def register(
     name: str,
     device_type: str | None,
@@ -44,6 +53,7 @@ def register(
     schema = f"Tensor value, {levels}, Tensor reference_points, Tensor offsets, Tensor logits"
 
     def run_forward(*inputs: Tensor | Sequence[int]) -> Tensor:
+        check_sizes(*inputs)
         return forward(*contiguous(inputs))
 
     def run_backward(*inputs: Tensor | Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:

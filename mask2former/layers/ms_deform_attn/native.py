@@ -95,7 +95,7 @@ def run_kernel(
     batch, num_pixels, num_heads, dim = value.shape
     sizes = (ctypes.c_int64 * len(shapes))(*shapes)
     assert num_pixels == sum(map(math.prod, zip(shapes[::2], shapes[1::2])))
-    assert offsets.shape[2:] == (num_heads, len(shapes) // 2, offsets.shape[4], 2)
+    assert offsets.shape[3] == len(shapes) // 2 and min(shapes, default=0) >= 0
     job = Job(
         num_pixels=num_pixels,
         num_queries=offsets.shape[1],
@@ -115,6 +115,8 @@ def run_kernel(
     scratch_bytes = getattr(library, f"scratch_bytes_{suffix}")(ctypes.byref(job))
     scratch = torch.empty(num_threads * scratch_bytes, dtype=torch.uint8)
     job.scratch = scratch.data_ptr()
+    # An interrupt, or a thread that cannot be started, does not end those that are running.
+    job.memory = tensors, sizes, scratch
     run_in_threads(getattr(library, f"{name}_{suffix}"), job, num_threads)
 
 
