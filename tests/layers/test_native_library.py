@@ -89,6 +89,12 @@ def test_no_compiler(configured, source, tmp_path, monkeypatch):
     assert str(error.value) == expected
 
 
+def test_a_command_that_does_not_end(source, monkeypatch):
+    monkeypatch.setenv("CC", "'cc -O1")
+    with pytest.raises(BuildError, match="CC='cc -O1 is no command: No closing quotation"):
+        load_library(source)
+
+
 @pytest.mark.parametrize("name", native_library.COMPILERS)
 def test_each_compiler_is_found(name, source, tmp_path, monkeypatch):
     (tmp_path / name).symlink_to(COMPILER)
@@ -154,7 +160,9 @@ def test_without_a_compiler_another_op_is_chosen_and_the_log_says_why(monkeypatc
         build_ms_deform_attn("auto", "cpu")
     (message,) = [record.getMessage() for record in caplog.records]
     assert "not Native: no C compiler CC=/nonexistent; set CC to one, or to nothing" in message
-    with pytest.raises(ValueError, match="'Native' does not run on cpu: no C compiler"):
+    with pytest.raises(
+        ValueError, match=r"'Native' does not run on cpu \(no C compiler .*\); set the key to"
+    ):
         build_ms_deform_attn("Native", "cpu")
     build_ms_deform_attn.cache_clear()
 

@@ -76,8 +76,8 @@ def build_ms_deform_attn(name: str, device_type: str) -> type[MSDeformAttnOp]:
         reason = "; ".join(["the fastest that runs there", *others])
     elif refusal := ops[name].why_not(device_type):  # the others are not asked: it may take seconds
         raise ValueError(
-            f"MODEL.SEM_SEG_HEAD.MS_DEFORM_ATTN={name!r} does not run on {device_type}: "
-            f"{refusal}; set it to auto"
+            f"MODEL.SEM_SEG_HEAD.MS_DEFORM_ATTN={name!r} does not run on {device_type} "
+            f"({refusal}); set the key to auto"
         )
     else:
         reason = "as configured"

@@ -27,7 +27,11 @@ def find_compiler() -> list[str]:
     Raises:
         BuildError: there is none.
     """
-    if configured := shlex.split(os.environ.get("CC", "")):
+    try:
+        configured = shlex.split(os.environ.get("CC", ""))
+    except ValueError as error:  # a quotation that does not end
+        raise BuildError(f"CC={os.environ['CC']} is no command: {error}") from error
+    if configured:
         if shutil.which(configured[0]) is None:
             raise BuildError(f"no C compiler CC={configured[0]}; set CC to one, or to nothing")
         return configured
