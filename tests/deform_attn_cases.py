@@ -1,14 +1,18 @@
 """Inputs of deformable attention, and what comes out of it by its definition."""
 
+import itertools
 import math
 
 import numpy as np
 import torch
 
 from mask2former.layers.levels import describe_levels
+from mask2former.layers.ms_deform_attn.reference import Reference
 
 SHAPES = [(3, 5), (2, 2), (1, 4)]
 CPU = torch.device("cpu")
+# Types of the values, and of offsets and logits.
+HALVES = list(itertools.product((torch.float16, torch.bfloat16), (torch.float32, "the same")))
 
 
 def levels_of(shapes=SHAPES):
@@ -64,3 +68,16 @@ def gradients(op, inputs, shapes=SHAPES, seed=1):
     output = op.run(value, levels_of(shapes), places, offsets, logits)
     grad = torch.randn(output.shape, generator=torch.Generator().manual_seed(seed))
     return [output.detach(), *torch.autograd.grad(output, learned, grad.to(output.dtype))]
+
+
+def assert_only_results_are_rounded(compute_gradients, dtype, others_dtype, **sizes):
+    """Half precision is in inputs and results, and nowhere between them."""
+    value, places, *others = random_inputs(**sizes)
+    others_dtype = dtype if others_dtype == "the same" else others_dtype
+    inputs = value.to(dtype), places.float(), *(x.to(others_dtype) for x in others)
+    results = compute_gradients(inputs)
+    assert [x.dtype for x in results] == [dtype, dtype, others_dtype, others_dtype]
+    for result, exact in zip(results, gradients(Reference, [x.double() for x in inputs])):
+        # What comes back has been rounded once, and so has the gradient that came in.
+        scale = torch.finfo(dtype).eps * exact.abs().amax()
+        assert (result - exact).abs().max() <= 2 * scale

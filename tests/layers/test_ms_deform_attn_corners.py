@@ -1,10 +1,11 @@
 """What holds for the ops that read the corners' rows."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
-from deform_attn_cases import SHAPES, deform_attn_with_loops, gradients, random_inputs
+from deform_attn_cases import HALVES, assert_only_results_are_rounded, gradients, random_inputs
 
 from mask2former.layers.ms_deform_attn.embedding_bag import EmbeddingBag
 from mask2former.layers.ms_deform_attn.gather import Gather
@@ -13,22 +14,9 @@ of_each_op = pytest.mark.parametrize("op", [Gather, EmbeddingBag])
 
 
 @of_each_op
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("offsets_dtype", [torch.float32, "the same"])
-def test_half_precision_is_in_the_values_only(op, dtype, offsets_dtype):
-    offsets_dtype = dtype if offsets_dtype == "the same" else offsets_dtype
-    value, places, *others = random_inputs(queries=30, channels=8)
-    places = places.float()
-    rounded = [value.to(dtype), places, *(x.to(offsets_dtype) for x in others)]
-    expected = gradients(op, [x.double() for x in rounded])
-    results = gradients(op, rounded)
-    loops = deform_attn_with_loops(SHAPES, *(x.double() for x in rounded))
-    torch.testing.assert_close(expected[0], torch.from_numpy(loops), rtol=0, atol=1e-12)
-    for result, exact, x in zip(results, expected, (rounded[0], rounded[0], *rounded[2:])):
-        assert result.dtype == x.dtype
-        # Rounded once or twice, in the output and in its gradient, and never in between.
-        scale = torch.finfo(dtype).eps * exact.abs().amax()
-        assert (result - exact).abs().max() <= 2 * scale
+@pytest.mark.parametrize("dtypes", HALVES, ids=str)
+def test_half_precision_rounds_the_results_only(op, dtypes):
+    assert_only_results_are_rounded(partial(gradients, op), *dtypes, queries=30, channels=8)
 
 
 @of_each_op

@@ -6,11 +6,14 @@ import platform
 import shutil
 import signal
 import weakref
+from functools import partial
 
 import pytest
 import torch
 from deform_attn_cases import (
+    HALVES,
     SHAPES,
+    assert_only_results_are_rounded,
     deform_attn_with_loops,
     gradients,
     levels_of,
@@ -83,20 +86,9 @@ def test_softmax_of_any_logits():
         torch.testing.assert_close(result.double(), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("offsets_dtype", [torch.float32, "the same"])
-def test_half_precision_is_in_inputs_and_results_only(dtype, offsets_dtype):
-    offsets_dtype = dtype if offsets_dtype == "the same" else offsets_dtype
-    value, places, *others = random_inputs(queries=30, channels=40)
-    places = places.float()
-    rounded = [value.to(dtype), places, *(x.to(offsets_dtype) for x in others)]
-    expected = gradients(Native, [x.double() for x in rounded])
-    results = gradients(Native, rounded)
-    for result, exact, x in zip(results, expected, (rounded[0], rounded[0], *rounded[2:])):
-        assert result.dtype == x.dtype
-        # Rounded once or twice, in the output and in its gradient, and never in between.
-        scale = torch.finfo(dtype).eps * exact.abs().amax()
-        assert (result - exact).abs().max() <= 2 * scale
+@pytest.mark.parametrize("dtypes", HALVES, ids=str)
+def test_half_precision_rounds_the_results_only(dtypes):
+    assert_only_results_are_rounded(partial(gradients, Native), *dtypes, queries=30, channels=40)
 
 
 def test_bfloat16_is_rounded_as_torch_rounds():

@@ -11,12 +11,21 @@ import pickle
 import re
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from deform_attn_cases import SHAPES, deform_attn_with_loops, gradients, levels_of, random_inputs
+from deform_attn_cases import (
+    HALVES,
+    SHAPES,
+    assert_only_results_are_rounded,
+    deform_attn_with_loops,
+    gradients,
+    levels_of,
+    random_inputs,
+)
 
 from mask2former.layers.ms_deform_attn import (
     MS_DEFORM_ATTN_REGISTRY,
@@ -102,18 +111,10 @@ def test_at_the_border_and_at_pixels_centres(interpreted):
     assert_same(results, gradients(Reference, inputs, shapes), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("others_dtype", [torch.float32, "the same"])
-def test_half_precision_rounds_the_results_only(interpreted, dtype, others_dtype):
-    others_dtype = dtype if others_dtype == "the same" else others_dtype
-    value, places, *others = random_inputs(channels=32, points=4)
-    inputs = value.to(dtype), places.float(), *(x.to(others_dtype) for x in others)
-    results = interpreted(gradients, Triton, inputs)
-    assert [x.dtype for x in results] == [dtype, dtype, others_dtype, others_dtype]
-    for result, exact in zip(results, gradients(Reference, [x.double() for x in inputs])):
-        # What comes back has been rounded once, and so has the gradient that came in.
-        scale = torch.finfo(dtype).eps * exact.abs().amax()
-        assert (result - exact).abs().max() <= 2 * scale
+@pytest.mark.parametrize("dtypes", HALVES, ids=str)
+def test_half_precision_rounds_the_results_only(interpreted, dtypes):
+    compute = partial(interpreted, gradients, Triton)
+    assert_only_results_are_rounded(compute, *dtypes, channels=32, points=4)
 
 
 def test_what_many_queries_give_to_one_value_is_not_lost(interpreted):
