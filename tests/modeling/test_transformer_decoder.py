@@ -149,6 +149,8 @@ def test_full_size_masks_are_made_when_they_are_read(training, monkeypatch):
     assert all(prediction["pred_masks"].requires_grad for prediction in (outputs, earlier))
     assert sizes[3:] == [(16, 24)] * 2
     assert outputs["pred_masks"] is outputs["pred_masks"]  # made once
+    first = outputs["aux_outputs"][0]
+    assert {name: value.shape for name, value in first.items()}["pred_masks"] == (2, 10, 16, 24)
     with pytest.raises(KeyError, match="masks"):
         outputs["masks"]
 

@@ -117,7 +117,7 @@ def cut_off(value: Any) -> Any:
         if isinstance(value, Tensor):
             return known[id(value)]
         if isinstance(value, dict):
-            return {key: replaced(v) for key, v in value.items()}
+            return {key: replaced(value[key]) for key in value}
         if isinstance(value, (list, tuple)):
             items = [replaced(v) for v in value]
             return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
@@ -170,9 +170,8 @@ def run_parts(
         for work, run in ((INFERENCE, infer), (TRAINING, train)):
             watch.timed((work, WHOLE), run)
     learned = [p for p in model.parameters() if p.requires_grad]
-    watch.bytes[UPDATE, "optimizer"] = 7 * num_bytes(
-        learned
-    )  # + gradient, moments; all but it back
+    # In go weights, gradients and two moments, out go all but the gradients.
+    watch.bytes[UPDATE, "optimizer"] = 7 * num_bytes(learned)
     for work in (INFERENCE, TRAINING):
         watch.bytes[work, WHOLE] = sum(n for k, n in watch.bytes.items() if k[0].startswith(work))
     return dict(seconds), dict(watch.bytes), dict(watch.operations), dict(ceilings)

@@ -3,7 +3,7 @@
 B batch, Q queries, C channels, K classes, H W the grid of the pixel feature.
 """
 
-from collections.abc import Sequence
+from collections.abc import ItemsView, Sequence
 
 from torch import Tensor, nn
 
@@ -11,7 +11,7 @@ from mask2former.layers.mask_products import mask_products
 
 
 class Prediction(dict):
-    """ "pred_masks" (B,Q,H,W), made when they are first read; "pred_logits" (B,Q,K+1), if any.
+    """Has "pred_masks" (B,Q,H,W), made when they are first read; "pred_logits" (B,Q,K+1), if any.
 
     The masks of all layers would be the largest tensors of a step. The criterion needs few of them,
     and the others at few points: it takes "mask_embed" (B,Q,mask_dim) and "pixel_feature"
@@ -22,6 +22,11 @@ class Prediction(dict):
         if key != "pred_masks":
             raise KeyError(key)
         return self.make_masks()
+
+    def items(self) -> ItemsView:
+        """With the masks: criteria written for the official decoders copy a prediction so."""
+        self["pred_masks"]
+        return super().items()
 
     def make_masks(self) -> Tensor:
         self["pred_masks"] = mask_products(self["mask_embed"], self["pixel_feature"])
