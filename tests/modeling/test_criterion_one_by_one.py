@@ -231,6 +231,19 @@ def test_predictions_of_lower_precision(comparison, with_products, dtype):
     torch.testing.assert_close(gradients, expected[1], **(rough if is_rounded else close))
 
 
+def test_embeddings_without_a_pixel_feature_are_somebody_elses():
+    """A decoder of another project may give them beside its masks."""
+    leaves, targets = make_leaves(1, torch.float64), make_targets([2])
+    outputs, others = (make_outputs(leaves, with_products=False) for _ in range(2))
+    for layer in (others, *others["aux_outputs"]):
+        layer["mask_embed"] = torch.zeros(1, QUERIES, 7)
+    criterion = make_criterion(AT_POINTS)
+    expected = losses_and_gradients(criterion, leaves, outputs, targets, [1])
+    torch.testing.assert_close(
+        losses_and_gradients(criterion, leaves, others, targets, [1]), expected
+    )
+
+
 def test_not_all_masks_are_made_nor_their_gradients():
     """With the queries' embeddings and the pixel feature; of 200 queries, 2 are matched."""
     torch.manual_seed(4)

@@ -41,7 +41,7 @@ class PredictedMasks(Protocol):
 
 def predicted_masks(predictions: Sequence[dict[str, Tensor]]) -> PredictedMasks:
     """From "mask_embed" and "pixel_feature" where a decoder gives them, else from "pred_masks"."""
-    if "mask_embed" not in predictions[0]:
+    if not {"mask_embed", "pixel_feature"} <= predictions[0].keys():
         return GivenMasks([p["pred_masks"] for p in predictions])
     embeddings = torch.stack([p["mask_embed"] for p in predictions])
     pixel_feature = without_halves(predictions[0]["pixel_feature"])

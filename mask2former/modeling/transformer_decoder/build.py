@@ -7,7 +7,9 @@ from torch import nn
 TRANSFORMER_DECODER_REGISTRY = Registry("TRANSFORMER_MODULE")
 TRANSFORMER_DECODER_REGISTRY.__doc__ = """
 Modules called with (features, pixel_feature) that return "pred_logits" (B,Q,K+1), "pred_masks"
-(B,Q,H,W) and, of the layers before the last, "aux_outputs": a list of such dicts.
+(B,Q,H,W) and, of the layers before the last, "aux_outputs": a list of such dicts. Where they give
+"mask_embed" (B,Q,C) and "pixel_feature" (B,C,H,W), of which the masks are the product, the
+criterion makes of them what it needs, and does not read the masks.
 """
 
 
