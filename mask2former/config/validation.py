@@ -66,6 +66,11 @@ def validate_config(cfg: CfgNode, num_processes: int = 1, eval_only: bool = Fals
         _check_compiled(cfg.MODEL, eval_only)
     _check_views(cfg.TEST.AUG)
     if cfg.TEST.AMP.ENABLED:
+        if cfg.MODEL.META_ARCHITECTURE != "MaskFormer":
+            raise ValueError(
+                "TEST.AMP.ENABLED=True, but only MaskFormer infers in mixed precision, not "
+                f"MODEL.META_ARCHITECTURE={cfg.MODEL.META_ARCHITECTURE}; set it to False"
+            )
         amp_dtype(device.type, cfg.TEST.AMP.DTYPE, "TEST.AMP")
     if eval_only:
         return

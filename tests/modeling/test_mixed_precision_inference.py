@@ -89,3 +89,11 @@ def test_types_that_a_device_has_not_are_one_sentence():
     cfg = load_config("quick_start.yaml", words)
     with pytest.raises(ValueError, match=r"TEST\.AMP\.DTYPE='float16'"):
         validate_config(cfg, eval_only=True)
+
+
+def test_architectures_that_do_not_know_it_are_one_sentence(monkeypatch):
+    monkeypatch.setattr("mask2former.config.validation._check_datasets", lambda *args, **kw: None)
+    words = ["MODEL.DEVICE", "cpu", "TEST.AMP.ENABLED", "True"]
+    baseline = "maskformer/ade20k-150/per_pixel_baseline_R50_bs16_160k.yaml"
+    with pytest.raises(ValueError, match=r"TEST\.AMP\.ENABLED=True, but only MaskFormer"):
+        validate_config(load_config(baseline, words), eval_only=True)
