@@ -169,6 +169,7 @@ def test_measuring_begins_without_our_package():
         (["deform_attn", "--contenders", "x", *FEW], "MS_DEFORM_ATTN='x'; set it to"),
         (["parts", *FEW, "MODEL.COMPILE", "True"], "a compiled model has no parts"),
         (["--picture", "nowhere.png", *FEW], "nowhere.png"),
+        ([*FEW, "MODEL.META_ARCHITECTURE", "SemanticSegmentor"], "only MaskFormer is measured"),
     ],
 )
 def test_mistakes_are_told(words, told, run_tool):

@@ -21,8 +21,8 @@ from benchmarks.measuring import (
     times_as_fast,
 )
 from benchmarks.tables import Table
-from mask2former.layers.levels import describe_levels
 from mask2former.layers.ms_deform_attn import MS_DEFORM_ATTN_REGISTRY, build_ms_deform_attn
+from mask2former.modeling.pixel_decoder.msdeformattn import levels_and_centers
 
 NUM_HEADS, HEAD_DIM, NUM_POINTS, STRIDES = 8, 32, 4, (32, 16, 8)
 REACH = 4.0  # pixels, about as far as the official models look at first
@@ -37,12 +37,11 @@ class Work:
     def __init__(self, size: tuple[int, int], batch_size: int, dtype: str, device: str) -> None:
         shapes = shapes_of(size)
         self.device = torch.device(device)
-        self.levels = describe_levels(shapes, self.device)
+        self.levels, self.places = levels_and_centers(tuple(shapes), self.device)
         num_queries = sum(map(math.prod, shapes))
         per_query = (batch_size, num_queries, NUM_HEADS, len(shapes), NUM_POINTS)
         generator = torch.Generator().manual_seed(0)
         random = functools.partial(torch.randn, generator=generator)
-        self.places = torch.cat([centers(*shape) for shape in shapes]).to(self.device)  # (Q,2)
         self.learned = [  # value, offsets, logits
             x.to(self.device, TYPES[dtype]).requires_grad_()
             for x in (
@@ -69,12 +68,6 @@ class Work:
 def shapes_of(size: tuple[int, int]) -> list[tuple[int, int]]:
     """(H,W) of each level."""
     return [tuple(math.ceil(n / stride) for n in size) for stride in STRIDES]
-
-
-def centers(height: int, width: int) -> Tensor:
-    """(x, y) of the middle of each pixel, in [0, 1], row by row: (H*W,2)."""
-    y, x = ((torch.arange(n) + 0.5) / n for n in (height, width))
-    return torch.cartesian_prod(y, x).flip(-1)
 
 
 def times(ops: list[str], repeat: int, dtype: str, device: str, *size) -> dict[str, list[float]]:

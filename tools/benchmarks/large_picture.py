@@ -35,7 +35,7 @@ def use(device: str, ours: Ours, size: tuple[int, int]) -> tuple[float, float, f
         math.ceil(n / model.size_divisibility) * model.size_divisibility for n in size
     )
     num_queries, num_classes = (
-        model.sem_seg_head.predictor.query_feat.num_embeddings,
+        model.sem_seg_head.predictor.query_embed.num_embeddings,
         model.sem_seg_head.num_classes,
     )
     torch.manual_seed(0)

@@ -28,7 +28,17 @@ class Ours(NamedTuple):
     opts: tuple[str, ...]
 
     def config(self, device: str) -> CfgNode:
-        return load_config(self.config_file, [*self.opts, "MODEL.DEVICE", device])
+        """
+        Raises:
+            ValueError: it is of another architecture, whose targets and parts are others.
+        """
+        cfg = load_config(self.config_file, [*self.opts, "MODEL.DEVICE", device])
+        if cfg.MODEL.META_ARCHITECTURE != "MaskFormer":
+            raise ValueError(
+                f"MODEL.META_ARCHITECTURE={cfg.MODEL.META_ARCHITECTURE} in {self.config_file}, but "
+                "only MaskFormer is measured; name a config with that one"
+            )
+        return cfg
 
 
 def build_model(cfg: CfgNode, weights: dict[str, Tensor] | None = None) -> nn.Module:
