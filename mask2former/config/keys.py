@@ -115,7 +115,8 @@ def _add_pixel_decoder(cfg: CN) -> None:
     node.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES = ["res3", "res4", "res5"]
     node.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS = 4
     node.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS = 8
-    # new: which deformable-attention op, by its name in the registry; auto: the device's own
+    # new: the deformable-attention op by its name: Native, Triton, EmbeddingBag, Gather, Reference,
+    # Tecoops; auto: the fastest that runs on the device, and the log says which, and why no other
     node.MS_DEFORM_ATTN = "auto"
     node.USE_CHECKPOINT = False  # new: as MASK_FORMER.USE_CHECKPOINT, of the pixel decoder
 
