@@ -31,7 +31,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_namespace_packages(include=["mask2former", "mask2former.*"]),
-    package_data={"": ["*.json", "*.yaml", "*.c"]},
+    package_data={"": ["*.json", "*.yaml", "*.c", "*.h"]},
     cmdclass={"build_py": BuildWithConfigs},
     install_requires=[
         "torch>=2.4",

@@ -56,13 +56,19 @@ def test_another_source_or_compiler_is_another_library(source, compiler, cache, 
     source.write_text("int answer(void) { return 43; }\n")
     assert load_library(source).answer() == 43
     assert len(list(cache.iterdir())) == 2
+    source.with_name("answer.h").write_text("enum { ANSWER = 44 };\n")
+    source.write_text('#include "answer.h"\nint answer(void) { return ANSWER; }\n')
+    assert load_library(source).answer() == 44
+    source.with_name("answer.h").write_text("enum { ANSWER = 45 };\n")
+    assert load_library(source).answer() == 45
+    assert len(list(cache.iterdir())) == 4
     monkeypatch.setenv("CC", f"{COMPILER} -D__VERSION__='\"another\"' -w")
     load_library(source)
     monkeypatch.setenv("CC", f"{COMPILER} -DFOR_ANOTHER_CPU")
     load_library(source)
     monkeypatch.setattr(native_library, "FLAGS", (*native_library.FLAGS, "-O1"))
     load_library(source)
-    assert len(list(cache.iterdir())) == 5
+    assert len(list(cache.iterdir())) == 7
 
 
 def test_several_processes_may_start_at_once(source, compiler, cache):
@@ -171,5 +177,6 @@ def test_the_source_is_installed(monkeypatch):
     given = {}
     monkeypatch.setattr("setuptools.setup", lambda **options: given.update(options))
     runpy.run_path(str(ROOT / "setup.py"))
-    assert Path(native.__file__).with_suffix(".c").is_file()
-    assert "*.c" in given["package_data"][""]
+    folder = Path(native.__file__).parent
+    assert {path.name for path in folder.glob("*.[ch]")} == {"native.c", "native_kernels.h"}
+    assert {"*.c", "*.h"} <= set(given["package_data"][""])

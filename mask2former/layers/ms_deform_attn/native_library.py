@@ -75,11 +75,12 @@ def cache_folder() -> Path:
 def cached_path(source: Path, compiler: list[str]) -> Path:
     """Where the library is or will be: a place for each source, compiler and kind of CPU.
 
-    The compiler's own macros name its version and what this machine's CPU can do, so that several
-    machines can share a home.
+    The source includes no headers of ours but those beside it. The compiler's own macros name its
+    version and what this machine's CPU can do, so that several machines can share a home.
     """
     macros = run_compiler(*compiler, *FLAGS, "-dM", "-E", source)
-    key = hashlib.sha256(b"\0".join([source.read_bytes(), shlex.join(FLAGS).encode(), macros]))
+    texts = [path.read_bytes() for path in (source, *sorted(source.parent.glob("*.h")))]
+    key = hashlib.sha256(b"\0".join([*texts, shlex.join(FLAGS).encode(), macros]))
     return cache_folder() / f"{source.stem}-{key.hexdigest()[:32]}.so"
 
 
