@@ -11,6 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from benchmarks.arguments import at_least
 from benchmarks.modules import analyze
 from benchmarks.our_model import Ours, as_batch, build_model, check_not_compiled
 from benchmarks.pictures import random_picture
@@ -28,10 +29,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-file", default=CONFIG, help=f"default: {CONFIG}")
-    parser.add_argument("--size", type=int, nargs=2, default=(512, 1024), metavar=("H", "W"))
-    parser.add_argument("--num-targets", type=int, default=12, help="masks of the image")
-    parser.add_argument("--depth", type=int, default=2, help="of the modules' names")
-    parser.add_argument("--repeat", type=int, default=3, help="rounds")
+    parser.add_argument(
+        "--size", type=at_least(1), nargs=2, default=(512, 1024), metavar=("H", "W")
+    )
+    parser.add_argument("--num-targets", type=at_least(0), default=12, help="masks of the image")
+    parser.add_argument("--depth", type=at_least(1), default=2, help="of the modules' names")
+    parser.add_argument("--repeat", type=at_least(1), default=3, help="rounds")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there, too")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="config keys and values")
     args = parser.parse_args()

@@ -22,6 +22,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.arguments import at_least
 from benchmarks.tables import machine, write_json
 
 CITYSCAPES = "cityscapes/semantic-segmentation/maskformer2_R50_bs16_90k.yaml"
@@ -47,11 +48,13 @@ def read_command_line() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-file", help="default: an R50, each row its own")
-    parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="of the pictures")
-    parser.add_argument("--batch-size", type=int, default=1, help="images")
-    parser.add_argument("--num-targets", type=int, default=12, help="masks of an image")
+    parser.add_argument(
+        "--size", type=at_least(1), nargs=2, metavar=("H", "W"), help="of the pictures"
+    )
+    parser.add_argument("--batch-size", type=at_least(1), default=1, help="images")
+    parser.add_argument("--num-targets", type=at_least(0), default=12, help="masks of an image")
     parser.add_argument("--picture", metavar="FILE", help="show this one; default: noise")
-    parser.add_argument("--repeat", type=int, default=5, help="rounds")
+    parser.add_argument("--repeat", type=at_least(1), default=5, help="rounds")
     parser.add_argument(
         "--contenders", metavar="A,B,...", help="of `model` and `deform_attn`: these and no others"
     )
@@ -66,9 +69,6 @@ def read_command_line() -> argparse.Namespace:
     for row in args.rows:
         if row not in ROWS:
             parser.error(f"there is no row {row!r}; name some of {', '.join(ROWS)}")
-    for name in ("batch_size", "repeat"):
-        if getattr(args, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} is {getattr(args, name)}; give 1 or more")
     return args
 
 

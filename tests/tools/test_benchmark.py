@@ -163,7 +163,8 @@ def test_measuring_begins_without_our_package():
     "words, told",
     [
         (["modell"], "there is no row 'modell'; name some of model, parts"),
-        (["--repeat", 0], "--repeat is 0; give 1 or more"),
+        (["--repeat", 0], "--repeat: 0 is too small; give 1 or more"),
+        (["--size", "64", "x"], "--size: invalid whole_number value: 'x'"),
         (["MODEL.DEVICE", "cpu", "MODEL.DEPTH", 7], "unknown config key MODEL.DEPTH"),
         (["--contenders", "us", *FEW], "no 'us'; name some of ours"),
         (["deform_attn", "--contenders", "x", *FEW], "MS_DEFORM_ATTN='x'; set it to"),
@@ -175,3 +176,9 @@ def test_measuring_begins_without_our_package():
 def test_mistakes_are_told(words, told, run_tool):
     code, _, err = run_tool("benchmark.py", *words)
     assert code == 2 and told in err
+
+
+@pytest.mark.parametrize("words", [("--size", 0, 64), ("--num-targets", -1), ("--depth", 0)])
+def test_numbers_that_are_too_small_are_told(words, run_tool):
+    code, _, err = run_tool("analyze_model.py", *words)
+    assert code == 2 and f"{words[0]}: {words[1]} is too small" in err
