@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mask2former.layers.mask_products import mask_products
 
 
-class Prediction(dict):
+class LayerPrediction(dict):
     """Has "pred_masks" (B,Q,H,W), made when they are first read; "pred_logits" (B,Q,K+1), if any.
 
     The masks of all layers would be the largest tensors of a step. The criterion needs few of them,
@@ -38,14 +38,14 @@ class QueryPredictor(nn.Module):
 
     mask_classification = True  # False: masks alone
 
-    def predict(self, query: Tensor, pixel_feature: Tensor) -> Prediction:
+    def predict(self, query: Tensor, pixel_feature: Tensor) -> LayerPrediction:
         """Shapes: (B,Q,C), (B,mask_dim,H,W)"""
-        prediction = Prediction(mask_embed=self.mask_embed(query), pixel_feature=pixel_feature)
+        prediction = LayerPrediction(mask_embed=self.mask_embed(query), pixel_feature=pixel_feature)
         if self.mask_classification:
             prediction["pred_logits"] = self.class_embed(query)
         return prediction
 
-    def join(self, predictions: Sequence[Prediction]) -> Prediction:
+    def join(self, predictions: Sequence[LayerPrediction]) -> LayerPrediction:
         """The last one, with the earlier ones as its "aux_outputs"."""
         *earlier, last = predictions
         if not self.training:
