@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
+from torch._guards import detect_fake_mode
 
 NUM_KEPT = 6  # two sizes of image with three levels each
 
@@ -16,7 +17,8 @@ def kept(function: Callable[..., _Result]) -> Callable[..., _Result]:
 
     `function` makes tensors of numbers, and takes hashable arguments only, the device among them.
     Nobody may change its results in place. They may be saved for backward, even if inference mode
-    has asked for them first. A compiler gets the function itself: its sizes are symbols.
+    has asked for them first. A compiler gets the function itself: its sizes are symbols. So do
+    fake tensors, which have no numbers to keep.
     """
 
     @functools.lru_cache(NUM_KEPT)
@@ -26,6 +28,8 @@ def kept(function: Callable[..., _Result]) -> Callable[..., _Result]:
 
     @functools.wraps(function)
     def get(*args) -> _Result:
-        return (function if torch.compiler.is_compiling() else make)(*args)
+        if torch.compiler.is_compiling() or detect_fake_mode() is not None:
+            return function(*args)
+        return make(*args)
 
     return get

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from mask2former.layers.kept import NUM_KEPT, kept
 from mask2former.layers.levels import Levels
@@ -61,6 +62,15 @@ def test_a_compiler_makes_its_own():
     for length in (3, 5, 7):
         assert torch.equal(compiled(torch.ones(length)), torch.full((length,), 3.0))
     assert len(calls) <= 3
+
+
+def test_fake_tensors_are_not_kept():
+    ones, calls = counting_ones()
+    for _ in range(2):
+        with FakeTensorMode():
+            assert isinstance(ones(2, CPU) * 2, FakeTensor)
+        assert torch.equal(ones(2, CPU), torch.ones(2))
+    assert calls == [2, 2, 2]
 
 
 @pytest.mark.parametrize(
