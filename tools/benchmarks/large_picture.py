@@ -1,6 +1,7 @@
 """Memory of the panoptic and instance results of one large picture, beyond the network's own.
 
-The logits are random. Each query is sure of a class, so that all of them are kept: the worst case.
+The logits are random. Each query is sure of a thing, so that panoptic results keep all of them and
+instances as many as there may be: the worst case.
 """
 
 import argparse
@@ -40,7 +41,8 @@ def use(device: str, ours: Ours, size: tuple[int, int]) -> tuple[float, float, f
     )
     torch.manual_seed(0)
     class_logits = torch.zeros(num_queries, num_classes + 1, device=where)
-    class_logits[range(num_queries), torch.randint(num_classes, (num_queries,))] = SURE
+    things = torch.tensor(sorted(model.thing_classes))  # of which all instances are kept
+    class_logits[range(num_queries), things[torch.randint(len(things), (num_queries,))]] = SURE
     mask_logits = torch.randn(num_queries, *(n // STRIDE for n in padded_size), device=where)
     prediction = Prediction(class_logits, mask_logits, padded_size, size)
     seconds = []
