@@ -15,6 +15,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 from torch.nn import functional as F
 
+from mask2former.layers.chunks import chunks
 from mask2former.layers.packed_masks import PackedMasks
 
 # The masks of a chunk have so many bytes, or there is one: on a CPU what its caches hold and the
@@ -52,10 +53,8 @@ class QueryMasks:
         num_pixels = max(height * width for height, width in (self.padded_size, self.output_size))
         on_cpu = self.device.type == "cpu"
         budget = CHUNK_BYTES_ON_CPU if on_cpu else CHUNK_BYTES_ON_DEVICE
-        step = max(1, budget // (num_pixels * dtype.itemsize))
         height, width = self.image_size
-        for start in range(0, len(queries), step):
-            part = slice(start, start + step)
+        for part in chunks(len(queries), num_pixels * dtype.itemsize, budget):
             masks = resize(self.logits.index_select(0, queries[part]).to(dtype), self.padded_size)
             yield part, resize(masks[:, :height, :width], self.output_size)
 
