@@ -31,8 +31,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "modeling.maskformer_model": ("device", "layers", *PARTS, "modeling.head"),
     "modeling.test_time_augmentation": ("device", *PARTS, "modeling.maskformer_model"),
     "modeling": ("device", "layers", *PARTS, "modeling.head", "modeling.maskformer_model"),
-    "data": ("device", "config", "hints"),
-    "evaluation": ("device", "config"),
+    "data": ("device", "config", "hints", "layers"),
+    "evaluation": ("device", "config", "layers"),
     "process_group": ("device",),
     "patch": ("device", "layers", "process_group"),
     # "" and _provider: it logs which detectron2 it is, and reads weights with the embedded reader.
