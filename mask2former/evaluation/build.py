@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Optional
 
-import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import (
@@ -21,29 +20,12 @@ from mask2former.evaluation.cityscapes_instances import CityscapesInstanceEvalua
 from mask2former.evaluation.instances import InstanceSegEvaluator
 from mask2former.evaluation.panoptic import PanopticEvaluator
 from mask2former.evaluation.panoptic_truth import ThingEvaluator, label_maps_of_segments
+from mask2former.evaluation.reference import PixelEvaluator, ScoresOnlyEvaluator
 
 logger = logging.getLogger(__name__)
 
 # Output of a model -> the key of MODEL.MASK_FORMER.TEST that switches it on
 SWITCHES = {"sem_seg": "SEMANTIC_ON", "instances": "INSTANCE_ON", "panoptic_seg": "PANOPTIC_ON"}
-
-
-class PixelEvaluator(SemSegEvaluator):
-    """SemSegEvaluator beside an evaluator whose results are "sem_seg": its own are "sem_seg_pixel".
-
-    The prefix is also that of its metrics in logs: sem_seg_pixel/mIoU, ...
-    """
-
-    def evaluate(self) -> dict | None:
-        results = super().evaluate()
-        return results and {"sem_seg_pixel": results["sem_seg"]}
-
-
-class ScoresOnlyEvaluator(SemSegEvaluator):
-    """SemSegEvaluator that writes no predictions, and so needs no dataset id of every class."""
-
-    def encode_json_sem_seg(self, sem_seg: np.ndarray, input_file_name: str) -> list[dict]:
-        return []
 
 
 def _sem_seg(cfg: CfgNode, name: str, folder: str, **options: Any) -> DatasetEvaluator:
