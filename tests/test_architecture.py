@@ -21,6 +21,7 @@ PARTS = tuple(
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "_provider": (),
     "device": (),
+    "files": (),
     "hints": (),
     "curves": (),
     "config": ("device", "hints"),
@@ -31,8 +32,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "modeling.maskformer_model": ("device", "layers", *PARTS, "modeling.head"),
     "modeling.test_time_augmentation": ("device", *PARTS, "modeling.maskformer_model"),
     "modeling": ("device", "layers", *PARTS, "modeling.head", "modeling.maskformer_model"),
-    "data": ("device", "config", "hints", "layers"),
-    "evaluation": ("device", "config", "layers"),
+    "data": ("device", "config", "files", "hints", "layers"),
+    "evaluation": ("device", "config", "files", "layers"),
     "process_group": ("device",),
     "patch": ("device", "layers", "process_group"),
     # "" and _provider: it logs which detectron2 it is, and reads weights with the embedded reader.

@@ -18,7 +18,7 @@ import yaml
 
 from mask2former.curves import Run, read_run
 from mask2former.curves.read import LOG_FILE, SCORES, SECONDS, TOTAL_LOSS
-from mask2former.data.files import atomic_file
+from mask2former.files import atomic_file
 
 DOCS = [Path(__file__).parents[1] / "docs" / name for name in ("sdaa.md", "sdaa.zh.md")]
 DEVICE, NUM_COLUMNS = "sdaa", 9

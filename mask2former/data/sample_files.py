@@ -6,7 +6,7 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image
 
 from mask2former.data.errors import SampleError
-from mask2former.data.files import picture_fault
+from mask2former.files import picture_fault
 
 # Pillow's modes of one channel with more than 8 bits, which it cuts off at 255 on conversion.
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")

@@ -7,7 +7,7 @@ import pytest
 
 from mask2former.data.datasets.panoptic_json import load_panoptic_json
 from mask2former.data.datasets.semantic_folders import load_semantic_folders
-from mask2former.data.files import read_json
+from mask2former.files import read_json
 
 ADVICE = "download mine.zip"
 

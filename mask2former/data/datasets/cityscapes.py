@@ -26,8 +26,8 @@ from mask2former.data.datasets.panoptic_json import (
     contiguous_segments,
     read_panoptic_json,
 )
-from mask2former.data.files import open_picture
 from mask2former.data.mini.cityscapes import ensure_mini_cityscapes
+from mask2former.files import open_picture
 
 CLASSES = json.loads(Path(__file__).with_name("cityscapes.json").read_text(encoding="utf-8"))
 # category id of the JSON -> contiguous id

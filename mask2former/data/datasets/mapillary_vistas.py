@@ -19,7 +19,7 @@ from mask2former.data.datasets.ade20k import SPLITS
 from mask2former.data.datasets.catalog import register
 from mask2former.data.datasets.panoptic_json import load_panoptic_json
 from mask2former.data.datasets.semantic_folders import load_semantic_folders
-from mask2former.data.files import open_picture
+from mask2former.files import open_picture
 
 DIRECTORY = "mapillary_vistas"
 CLASSES = json.loads(Path(__file__).with_name("mapillary_vistas.json").read_text(encoding="utf-8"))

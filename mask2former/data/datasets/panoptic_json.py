@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mask2former.data.files import read_json
+from mask2former.files import read_json
 
 
 def load_panoptic_json(

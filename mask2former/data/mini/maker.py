@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from mask2former.data.files import all_or_nothing, lock
 from mask2former.data.mini.labelled import draw_labelled
+from mask2former.files import all_or_nothing, lock
 
 _Scene = TypeVar("_Scene")
 

@@ -3,8 +3,8 @@
 import os
 from typing import Any
 
-from mask2former.data.files import read_json
 from mask2former.data.problems import Problem
+from mask2former.files import read_json
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 SIZES = ("height", "width")  # in pixels

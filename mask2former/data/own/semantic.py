@@ -3,10 +3,10 @@
 import os
 from typing import Any
 
-from mask2former.data.files import read_json
 from mask2former.data.own.description import Description
 from mask2former.data.own.folders import PICTURES, check_names, files_below
 from mask2former.data.problems import Problem
+from mask2former.files import read_json
 
 IGNORE_VALUE = 255
 LABEL = ".png"

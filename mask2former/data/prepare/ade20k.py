@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from mask2former.data.datasets.ade20k import SPLITS
-from mask2former.data.files import atomic_file, for_each, is_whole_png
+from mask2former.data.files import for_each
 from mask2former.data.prepare.ade20k_entries import (
     ARCHIVE,
     instance_entry,
@@ -17,6 +17,7 @@ from mask2former.data.prepare.ade20k_entries import (
     read_labels,
 )
 from mask2former.data.prepare.entries import make_json
+from mask2former.files import atomic_file, is_whole_png
 
 
 def prepare_ade20k_semantic(

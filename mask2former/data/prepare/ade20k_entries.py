@@ -12,7 +12,7 @@ from PIL import Image
 
 from mask2former.data import annotation_masks
 from mask2former.data.datasets.ade20k import CLASSES, THINGS, segment_color
-from mask2former.data.files import atomic_file, open_picture
+from mask2former.files import atomic_file, open_picture
 
 ARCHIVE = "ADEChallengeData2016.zip"
 INSTANCE_ARCHIVE = "annotations_instance.tar"

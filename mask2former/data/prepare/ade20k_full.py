@@ -14,7 +14,8 @@ from PIL import Image
 
 from mask2former.data.datasets.ade20k import SPLITS
 from mask2former.data.datasets.ade20k_full import CLASSES, IGNORE_LABEL
-from mask2former.data.files import atomic_file, for_each, open_picture
+from mask2former.data.files import for_each
+from mask2former.files import atomic_file, open_picture
 
 SHORT_SIDE = 512  # official: pictures whose shorter side is longer are scaled down to it
 AGAIN = "unpack ADE20K_2021_17_01.zip again"

@@ -18,8 +18,9 @@ from cityscapesscripts.helpers.labels import name2label
 from cityscapesscripts.preparation.createPanopticImgs import convert2panoptic
 from cityscapesscripts.preparation.json2labelImg import createLabelImage
 
-from mask2former.data.files import atomic_file, for_each, is_whole_png
+from mask2former.data.files import for_each
 from mask2former.data.prepare.entries import make_json
+from mask2former.files import atomic_file, is_whole_png
 
 ARCHIVE = "gtFine_trainvaltest.zip"
 POLYGONS = "_gtFine_polygons.json"

@@ -10,7 +10,8 @@ from PIL import Image
 
 from mask2former.data.datasets.coco import ALL_IDS, IGNORE_LABEL, STUFF_APART_IDS, THING_IDS
 from mask2former.data.datasets.panoptic_json import read_panoptic_json
-from mask2former.data.files import atomic_file, for_each, is_whole_png, open_picture
+from mask2former.data.files import for_each
+from mask2former.files import atomic_file, is_whole_png, open_picture
 
 SPLITS = ("val2017", "train2017")
 AGAIN = "unpack panoptic_annotations_trainval2017.zip and the archives in it again"

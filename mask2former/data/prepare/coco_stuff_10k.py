@@ -15,7 +15,8 @@ from PIL import Image
 from scipy.io.matlab import MatReadError
 
 from mask2former.data.datasets.coco_stuff_10k import CLASSES, IDS, IGNORE_LABEL
-from mask2former.data.files import atomic_file, for_each, is_whole_png, open_picture
+from mask2former.data.files import for_each
+from mask2former.files import atomic_file, is_whole_png, open_picture
 
 SPLITS = ("test", "train")
 AGAIN = "unpack cocostuff-10k-v1.0.zip again"

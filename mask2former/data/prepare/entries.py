@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mask2former.data.files import atomic_file
+from mask2former.files import atomic_file
 
 
 def make_json(
