@@ -38,6 +38,8 @@ class Accelerator:
     channels_last: str = ""  # where convolutions are faster with channels last: ALWAYS, IN_HALF
     fused_optimizers: bool = False  # torch's optimizers have one kernel for all of a step there
     triton: bool = False  # the package triton compiles kernels for it
+    integer_sums: bool = False  # torch's cumsum and index_add of int8 run there
+    pinned_memory: bool = False  # it copies from pinned memory while the host goes on
 
 
 _HALVES = (torch.float16, torch.bfloat16)
@@ -65,6 +67,8 @@ ACCELERATORS = [
         channels_last=IN_HALF,
         fused_optimizers=True,
         triton=True,
+        integer_sums=True,
+        pinned_memory=True,
     ),
     Accelerator("mps", amp_dtypes=(torch.float16,), fused_sampling=True),
     Accelerator(
@@ -74,6 +78,7 @@ ACCELERATORS = [
         fused_sampling=True,
         channels_last=ALWAYS,
         fused_optimizers=True,
+        integer_sums=True,
     ),
 ]
 
@@ -218,6 +223,19 @@ def has_fused_optimizers(device_type: str) -> bool:
 def runs_triton(device_type: str) -> bool:
     """Whether the package triton, where it is installed, compiles kernels for it."""
     return _entry(device_type).triton
+
+
+def sums_integers(device_type: str) -> bool:
+    """Whether torch's cumsum and index_add of int8 run there; nobody has tried them everywhere."""
+    return _entry(device_type).integer_sums
+
+
+def copies_from_pinned_memory(device_type: str) -> bool:
+    """Whether tensors travel there while the host goes on, if they are pinned.
+
+    Copies may then be `non_blocking`; elsewhere, what they read could be gone before they do.
+    """
+    return _entry(device_type).pinned_memory
 
 
 def current(device: torch.device) -> AbstractContextManager:
