@@ -21,7 +21,7 @@ from mask2former.layers.packed_masks import PackedMasks
 # Where a host looks for changes; small, so that they stay in its cache.
 CHUNK_BYTES = 4 * 2**20
 # A number y, or -1 - y, has as many digits as there are limits not above y, and one.
-DIGIT_LIMITS = 1 << np.arange(4, 63, 5)
+DIGIT_LIMITS = 1 << np.arange(4, 63, 5, dtype=np.int64)
 
 
 def encode(masks: Tensor | PackedMasks) -> list[dict[str, Any]]:
@@ -36,7 +36,7 @@ def encode(masks: Tensor | PackedMasks) -> list[dict[str, Any]]:
     for chunk in chunks(num_masks, bytes_each, CHUNK_BYTES if masks.device.type == "cpu" else None):
         some = masks[chunk]
         changes = _changes(some).cpu().numpy()
-        ends = np.arange(1, len(some) + 1) * (height * width)
+        ends = np.arange(1, len(some) + 1, dtype=np.int64) * (height * width)
         changes = np.sort(np.concatenate([changes, ends]))
         runs = np.diff(changes, prepend=0)
         ends = np.searchsorted(changes, ends) + 1  # the first of equals: the next mask's are behind
