@@ -77,7 +77,7 @@ INSTANCES = Measure("AP", "instances", _instances)
 PANOPTIC = Measure(
     "PQ",
     "panoptic_seg",
-    lambda cfg, name, folder: PanopticEvaluator(name, folder),
+    lambda cfg, name, folder: PanopticEvaluator(name),
     ("thing_dataset_id_to_contiguous_id", "stuff_dataset_id_to_contiguous_id"),
     ("panoptic_json", "panoptic_root"),
 )

@@ -220,7 +220,7 @@ def test_official_names():
 
 # ---------------------------------------------------------------------------------- two processes
 SHARES = {
-    "mini_cityscapes_fine_panoptic_val": ((2,), (0, 1, 2)),  # an image is predicted twice
+    "mini_cityscapes_fine_panoptic_val": ((2,), (0, 1, 0)),  # an image is predicted twice
     "coco_2017_val_panoptic": ((), (1, 2, 0)),  # a process has nothing
     "mapillary_vistas_panoptic_val": ((2,), (0, 1)),
 }
