@@ -11,6 +11,9 @@ def add_maskformer2_config(cfg: CN) -> None:
     """Add the keys of MaskFormer and Mask2Former to detectron2's defaults, in place."""
     # new: of a user's own data (docs/own_data.md); []: the names that stand with the data
     cfg.DATASETS.CLASS_NAMES = []
+    # new: in training, a process names this many broken samples (picture or label) in the log and
+    # takes others in their place; one more, or any in an evaluation, ends the run
+    cfg.DATALOADER.MAX_BAD_SAMPLES = 0
     _add_input(cfg)
     _add_solver(cfg)
     _add_mask_former(cfg)

@@ -77,6 +77,10 @@ def validate_config(cfg: CfgNode, num_processes: int = 1, eval_only: bool = Fals
     _check_datasets(cfg, "TRAIN", is_needed=True)
     _check_solver(cfg, num_processes)
     _check_crop(cfg.INPUT.CROP)
+    if cfg.DATALOADER.MAX_BAD_SAMPLES < 0:
+        raise ValueError(
+            f"DATALOADER.MAX_BAD_SAMPLES={cfg.DATALOADER.MAX_BAD_SAMPLES}; set it to 0 or more"
+        )
     if cfg.SOLVER.AMP.ENABLED:
         amp_dtype(device.type, cfg.SOLVER.AMP.DTYPE)
 

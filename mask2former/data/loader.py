@@ -1,5 +1,6 @@
 """Loaders for training and testing, as `cfg` asks for them."""
 
+import itertools
 import logging
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mask2former.data.class_counts import classes_of_samples
 from mask2former.data.dataset_mapper import build_mapper
-from mask2former.data.errors import ErrorAsValue, PlainErrors, SampleError
+from mask2former.data.errors import ErrorAsValue, PlainErrors, Replaced, SampleError
 from mask2former.data.sample_stream import (
     Position,
     RankBatches,
@@ -28,6 +29,7 @@ from mask2former.data.sample_stream import (
     sample_seed,
     seeded,
     shuffled_indices,
+    stand_ins,
 )
 
 logger = logging.getLogger(__name__)
@@ -41,6 +43,9 @@ def build_train_loader(
 ) -> PlainErrors:
     """An infinite loader of lists of samples: SOLVER.ACCUMULATE_STEPS lists an iteration.
 
+    A sample that cannot be used is named in the log and another, drawn by its position alone, takes
+    its place, for as many of them as DATALOADER.MAX_BAD_SAMPLES allows in this process.
+
     Args:
         start_iter: the first iteration that is loaded; the stream is wound forward to it without
             loading anything.
@@ -49,7 +54,7 @@ def build_train_loader(
 
     Raises:
         ValueError: SOLVER.IMS_PER_BATCH does not divide, or DATALOADER.SAMPLER_TRAIN is unknown.
-        SampleError: while iterating, a file of the dataset cannot be used.
+        SampleError: while iterating, a file of the dataset cannot be used, or too many cannot.
     """
     batch_size, accumulate = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATE_STEPS
     world_size = comm.get_world_size()
@@ -63,8 +68,9 @@ def build_train_loader(
         list(cfg.DATASETS.TRAIN), filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
     )
     order = _index_stream(cfg, dicts, seed)
+    max_bad = cfg.DATALOADER.MAX_BAD_SAMPLES
     if cfg.DATALOADER.ASPECT_RATIO_GROUPING:
-        groups = [_is_wide(entry) for entry in dicts]
+        groups = [_is_wide(entry, max_bad > 0) for entry in dicts]
     else:
         groups = [True] * len(dicts)
     batches = RankBatches(
@@ -76,7 +82,7 @@ def build_train_loader(
     )
     num_workers = cfg.DATALOADER.NUM_WORKERS
     loader = DataLoader(
-        _SeededSamples(dicts, mapper or build_mapper(cfg, is_train=True), seed),
+        _SeededSamples(dicts, mapper or build_mapper(cfg, is_train=True), seed, groups, max_bad),
         batch_sampler=batches,
         num_workers=num_workers,
         collate_fn=_keep_list,
@@ -85,38 +91,64 @@ def build_train_loader(
         generator=torch.Generator().manual_seed(seed),
     )
     logger.info(f"{len(dicts)} training images, {batch_size} an iteration, {num_workers} workers")
-    return PlainErrors(loader)
+    return PlainErrors(loader, max_bad)
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> PlainErrors:
     """A loader of one-sample lists over this process's share of the dataset, in its order.
 
     Raises:
-        SampleError: while iterating, a file of the dataset cannot be used.
+        SampleError: while iterating, a file of the dataset cannot be used; whatever
+            DATALOADER.MAX_BAD_SAMPLES is, because scores over fewer pictures are other scores.
     """
     mapper = ErrorAsValue(build_mapper(cfg, is_train=False))
     return PlainErrors(build_detection_test_loader(cfg, dataset_name, mapper=mapper))
 
 
 class _SeededSamples(Dataset):
-    """(position, index) -> the mapped sample, its augmentation drawn from its own seed."""
+    """(position, index) -> the mapped sample, its augmentation drawn from its own seed.
 
-    def __init__(self, dicts: list[dict], mapper: Callable[[dict], dict], seed: int):
+    A sample that cannot be used is replaced by another of its group, if `max_bad` is above 0.
+    """
+
+    def __init__(
+        self,
+        dicts: list[dict],
+        mapper: Callable[[dict], dict],
+        seed: int,
+        groups: list[bool],
+        max_bad: int,
+    ):
         self.dicts = DatasetFromList(dicts, copy=True)
         self.mapper = ErrorAsValue(mapper)
         self.seed = seed
+        self.groups = groups
+        self.max_bad = max_bad
 
     def __len__(self) -> int:
         return len(self.dicts)
 
-    def __getitem__(self, item: Position) -> dict | SampleError:
+    def __getitem__(self, item: Position) -> dict | Replaced:
         position, index = item
         own_seed = sample_seed(self.seed, position)
-        with seeded(own_seed):
-            sample = self.mapper(self.dicts[index])
-        if isinstance(sample, dict):
-            sample["seed"] = own_seed
-        return sample
+        faults: list[SampleError] = []
+        for candidate in itertools.chain([index], self._others(own_seed, index)):
+            with seeded(own_seed):
+                sample = self.mapper(self.dicts[candidate])
+            if isinstance(sample, SampleError):
+                faults.append(sample)
+                if len(faults) > self.max_bad:
+                    break
+                continue
+            if isinstance(sample, dict):
+                sample["seed"] = own_seed
+            return Replaced(sample, faults) if faults else sample
+        return Replaced(None, faults)
+
+    def _others(self, own_seed: int, index: int) -> Iterator[int]:
+        for other in stand_ins(own_seed, len(self)):
+            if other != index and self.groups[other] == self.groups[index]:
+                yield other
 
 
 def _index_stream(cfg: CfgNode, dicts: list[dict], seed: int) -> Callable[[], Iterator[int]]:
@@ -148,13 +180,15 @@ def _global_batches(
     return group_into_batches(order(), batch_size, groups.__getitem__)
 
 
-def _is_wide(entry: dict) -> bool:
+def _is_wide(entry: dict, may_be_broken: bool) -> bool:
     if "width" in entry and "height" in entry:
         return entry["width"] > entry["height"]
     try:
         with Image.open(entry["file_name"]) as image:  # reads the header only
             return image.width > image.height
     except OSError as error:
+        if may_be_broken:
+            return True  # of no account: the mapper will find it broken, too
         raise SampleError(
             f"{entry['file_name']}: not a picture ({error}); copy or download this file again"
         ) from error

@@ -1,7 +1,9 @@
 """Which sample comes when, and with what random numbers: a pure function of seed and position.
 
-The training set is one infinite stream of positions 0, 1, 2, ...; each names an image. Worker
-count, process count, gradient accumulation and the moment of a resume do not change it.
+The training set is one infinite stream of positions 0, 1, 2, ...; each names an image, and with
+SEED gives the seed of its augmentation. Worker count, process count, gradient accumulation and the
+moment of a resume do not change it. Seeds that follow from (SEED, rank, worker, epoch), as loaders
+have them elsewhere, would: a resumed run would deal its images to other workers.
 """
 
 import itertools
@@ -80,6 +82,12 @@ class RankBatches:
 def sample_seed(seed: int, position: int) -> int:
     """A sample's own seed, 63 bits; neighbouring positions and seeds give unrelated ones."""
     return int(np.random.SeedSequence([seed, position]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def stand_ins(own_seed: int, size: int) -> Iterator[int]:
+    """0..size-1 in the order in which they are tried where a sample cannot be used."""
+    generator = torch.Generator().manual_seed(own_seed)
+    yield from torch.randperm(size, generator=generator).tolist()
 
 
 @contextmanager

@@ -47,7 +47,7 @@ def _same(a: list[dict], b: list[dict]) -> bool:
     )
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [0, 1, 3])
 def test_a_resumed_stream_is_the_uninterrupted_one(augmented, num_workers):
     whole = _take(augmented, 8)
     augmented.DATALOADER.NUM_WORKERS = num_workers

@@ -201,6 +201,7 @@ def test_odd_number_of_words():
             "ENCODER_IN_FEATURES names res6; take some of res2, res3, res4, res5",
         ),
         (["MODEL.MASK_FORMER.TEST.SEMANTIC_ON", "False"], "PANOPTIC_ON are all False"),
+        (["DATALOADER.MAX_BAD_SAMPLES", "-1"], "MAX_BAD_SAMPLES=-1; set it to 0 or more"),
     ],
 )
 def test_what_cannot_work_is_refused(opts, expected):
