@@ -7,6 +7,9 @@ from detectron2.structures import Instances
 
 from mask2former import modeling  # noqa: F401  (registers the model)
 from mask2former.config import add_maskformer2_config
+from mask2former.layers.label_masks import LabelMasks
+from mask2former.layers.run_length_masks import RunLengthMasks
+from mask2former.layers.run_lengths import counts_of, encode
 
 
 def tiny_config(*overrides) -> CfgNode:
@@ -59,3 +62,15 @@ def example(
     instances.gt_masks = masks
     image = torch.randint(0, 256, (3, height, width), generator=g, dtype=torch.uint8)
     return {"image": image, "instances": instances, "seed": seed, "file_name": f"{seed}.png"}
+
+
+def as_labels(masks: torch.Tensor, size: tuple[int, int]) -> LabelMasks:
+    """(N,h,w) -> one map in a frame of `size`; where masks overlap, the last has the pixel."""
+    values = torch.arange(1, len(masks) + 1, dtype=torch.uint8)
+    return LabelMasks((masks * values.view(-1, 1, 1)).amax(0), values, size)
+
+
+def as_runs(masks: torch.Tensor, size: tuple[int, int]) -> RunLengthMasks:
+    """(N,h,w) -> runs, in a frame of `size`."""
+    counts = [counts_of(rle["counts"]) for rle in encode(masks)]
+    return RunLengthMasks.from_counts(counts, masks.shape[1:], size)

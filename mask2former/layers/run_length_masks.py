@@ -71,7 +71,7 @@ class RunLengthMasks:
         (h, w), num_masks = self.content, len(self)
         ends = self.runs.cumsum(0)  # (R,): the pixel of all masks in a row before which a run ends
         steps = torch.ones_like(self.runs, dtype=torch.int8)  # into the foreground
-        steps[1::2] = -1  # and out of it
+        steps[1::2].neg_()  # and out of it
         pixels = self.runs.new_zeros(num_masks * h * w + 1, dtype=torch.int8)
         # Adding, because runs of length 0 end where the ones before them do.
         pixels = pixels.index_add_(0, ends, steps)[:-1].cumsum(0, dtype=torch.int8)

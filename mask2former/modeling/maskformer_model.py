@@ -8,15 +8,22 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_seg_head
-from detectron2.structures import BitMasks, ImageList, Instances
+from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
-from mask2former.device import amp_dtype, autocast, full_precision, image_layout, retry_on_cpu
+from mask2former.device import (
+    amp_dtype,
+    autocast,
+    copies_from_pinned_memory,
+    full_precision,
+    image_layout,
+    retry_on_cpu,
+)
 from mask2former.layers.folding import fold_norms
+from mask2former.layers.frames import IMAGE_PADDING, pad_to
 from mask2former.modeling.criterion.build import build_criterion
 from mask2former.modeling.inference import (
     QueryMasks,
@@ -135,9 +142,10 @@ class MaskFormer(nn.Module):
     def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
         """
         Args:
-            batched_inputs: of each image "image" (3,H,W); in training "instances" with gt_classes
-                (T,) and gt_masks (T,H,W), and optionally "seed", from which its random points are
-                drawn; else optionally "height" and "width" of the output.
+            batched_inputs: of each image "image" (3,h,w), and "padded_size", (H, W), if it lies in
+                a larger frame; in training "instances" with gt_classes (T,) and gt_masks (T,H,W),
+                and optionally "seed", from which its random points are drawn; else optionally
+                "height" and "width" of the output.
         Returns:
             in training the weighted losses; else of each image, as switched on, "sem_seg" (K,H,W),
             "panoptic_seg" (see panoptic_inference) and "instances" (see instance_inference).
@@ -177,18 +185,28 @@ class MaskFormer(nn.Module):
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:
         """Normalise the images and pad them, with the mean colour, to one size.
 
-        They travel to the device together, as the mapper has made them: bytes, for most.
+        They travel to the device as the mapper has made them, bytes for most, and the frames that
+        it gave them are filled there.
         """
-        images = ImageList.from_tensors(
-            [x["image"] for x in batched_inputs], self.size_divisibility
-        )
-        batch = images.tensor.to(self.device)
-        batch = batch.contiguous(memory_format=image_layout(self.device.type))
+        device = self.device
+        no_wait = copies_from_pinned_memory(device.type)
+        images = [x["image"].to(device, non_blocking=no_wait) for x in batched_inputs]
+        frames = [
+            tuple(x.get("padded_size", image.shape[1:])) for x, image in zip(batched_inputs, images)
+        ]
+        divisor = max(self.size_divisibility, 1)
+        height, width = (-(-max(sides) // divisor) * divisor for sides in zip(*frames))
+        shape = (len(images), len(images[0]), height, width)
+        layout = image_layout(device.type)
+        batch = torch.empty(shape, dtype=images[0].dtype, device=device, memory_format=layout)
+        batch.fill_(IMAGE_PADDING)
+        for place, image in zip(batch, images):
+            place[:, : image.shape[1], : image.shape[2]] = image
         batch = (batch - self.pixel_mean).div_(self.pixel_std)
-        for index, (height, width) in enumerate(images.image_sizes):
-            batch[index, :, height:] = 0
-            batch[index, :, :, width:] = 0
-        return ImageList(batch, images.image_sizes)
+        for place, (height, width) in zip(batch, frames):
+            place[:, height:] = 0
+            place[:, :, width:] = 0
+        return ImageList(batch, frames)
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -280,6 +298,8 @@ def prepare_target(
 ) -> dict[str, Tensor]:
     """The target of one image, its masks padded with background: labels (T,), masks (T,H,W) bool.
 
+    gt_masks may be a tensor, BitMasks, LabelMasks or RunLengthMasks.
+
     Raises:
         ValueError: the mapper gave no "instances".
     """
@@ -288,11 +308,14 @@ def prepare_target(
             f"{mapped.get('file_name', 'an image')}: no 'instances' in the mapped dict, which "
             "training needs; use a mapper that makes them (INPUT.DATASET_MAPPER_NAME)"
         )
-    instances = mapped["instances"].to(device)
-    masks = instances.gt_masks
-    masks = masks.tensor if isinstance(masks, BitMasks) else masks
-    padding = (0, padded_size[1] - masks.shape[2], 0, padded_size[0] - masks.shape[1])
-    return {"labels": instances.gt_classes, "masks": F.pad(masks, padding)}
+    instances, no_wait = mapped["instances"], copies_from_pinned_memory(device.type)
+    labels = instances.gt_classes.to(device, non_blocking=no_wait)
+    masks = instances.gt_masks.to(device, non_blocking=no_wait)
+    if hasattr(masks, "padded"):  # they travelled in a smaller form
+        masks = masks.padded(*padded_size)
+    else:
+        masks = pad_to(getattr(masks, "tensor", masks), padded_size)  # of BitMasks
+    return {"labels": labels, "masks": masks}
 
 
 def point_generator(mapped: dict, device: torch.device) -> torch.Generator | None:

@@ -4,10 +4,11 @@ import pytest
 import torch
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
-from detectron2.structures import BitMasks
+from detectron2.structures import BitMasks, Instances
 from inference_cases import full_size
-from tiny_model import example, tiny_config
+from tiny_model import as_labels, as_runs, example, tiny_config
 
+from mask2former.layers.frames import pad_to
 from mask2former.modeling.inference import semantic_inference, tight_boxes
 from mask2former.modeling.maskformer_model import Prediction, prepare_target
 
@@ -66,12 +67,25 @@ def test_without_deep_supervision_every_parameter_still_learns():
     assert all(p.grad is not None for p in model.parameters())
 
 
-def test_masks_may_be_bitmasks():
+def in_a_frame(sample, make_masks, size=(64, 96)):
+    instances = Instances(size, gt_classes=sample["instances"].gt_classes)
+    instances.gt_masks = make_masks(sample["instances"].gt_masks, size)
+    return {**sample, "instances": instances, "padded_size": size}
+
+
+@pytest.mark.parametrize(
+    "make_masks",
+    [lambda masks, size: BitMasks(pad_to(masks, size)), as_labels, as_runs],
+    ids=["BitMasks", "LabelMasks", "RunLengthMasks"],
+)
+def test_masks_may_come_in_any_form(make_masks):
+    """Of a picture smaller than its frame, in a batch that is larger than this."""
     model = build()
-    batch = [example(0)]
-    expected = losses_of(model, batch)
-    batch[0]["instances"].gt_masks = BitMasks(batch[0]["instances"].gt_masks)
-    result = losses_of(model, batch)
+    small, other = example(0, height=40, width=72), example(1, height=90)
+    small["instances"].gt_masks = as_labels(small["instances"].gt_masks, (40, 72)).tensor
+    whole = in_a_frame(small, pad_to) | {"image": pad_to(small["image"], (64, 96), 128)}
+    expected = losses_of(model, [whole, other])
+    result = losses_of(model, [in_a_frame(small, make_masks), other])
     assert all(torch.equal(result[name], expected[name]) for name in expected)
 
 

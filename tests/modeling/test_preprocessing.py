@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from detectron2.modeling import build_model
 from tiny_model import example, tiny_config
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -40,6 +41,30 @@ def test_images_are_normalised_and_padded_with_the_mean_colour(model, sizes, kin
     assert all(torch.equal(s["image"], image) for s, image in zip(batch, before))
 
 
+def in_rows_of_pixels(sample):
+    """The same image, in memory (H,W,3)."""
+    return {**sample, "image": sample["image"].permute(1, 2, 0).contiguous().permute(2, 0, 1)}
+
+
+def test_the_axes_of_an_image_may_lie_in_any_order(model):
+    batch = [example(0, height=40, width=72), example(1)]
+    expected = model.preprocess(batch).tensor
+    assert torch.equal(model.preprocess([in_rows_of_pixels(s) for s in batch]).tensor, expected)
+
+
+@pytest.mark.parametrize("padded_size", [(64, 96), (50, 72), [70, 100]])
+def test_frames_are_filled_with_the_colour_that_mappers_pad_with(model, padded_size):
+    """As if the image had come padded; beyond its frame is the mean colour."""
+    small, other = example(0, height=40, width=72), example(1, height=64, width=64)
+    height, width = padded_size
+    whole = F.pad(small["image"], (0, width - 72, 0, height - 40), value=128)
+    expected = model.preprocess([{"image": whole}, other])
+    images = model.preprocess([{**small, "padded_size": padded_size}, other])
+    assert torch.equal(images.tensor, expected.tensor)
+    assert images.image_sizes == [(height, width), (64, 64)]
+    assert not images.tensor[0, :, height:].any() and not images.tensor[0, :, :, width:].any()
+
+
 @pytest.mark.parametrize("num_images", [1, 2])
 def test_the_device_says_how_a_batch_lies_in_memory(model, num_images, monkeypatch):
     batch = [example(i) for i in range(num_images)]
@@ -59,19 +84,23 @@ def test_layouts_of_devices(monkeypatch):
         assert devices.image_layout("cpu") == torch.channels_last
 
 
-def test_images_travel_as_bytes_in_one_piece(model):
+def test_images_travel_as_bytes_and_keep_their_strides(model):
+    """Each in one piece, whatever the order of its axes in memory."""
     moved = []
 
     class Moves(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             if func is torch.ops.aten._to_copy.default and "device" in (kwargs or {}):
-                moved.append((args[0].dtype, tuple(args[0].shape)))
+                moved.append((args[0].dtype, tuple(args[0].shape), args[0].stride()))
             return func(*args, **(kwargs or {}))
 
     elsewhere = build_model(tiny_config()).to("meta")
     with Moves():
-        elsewhere.preprocess([example(0), example(1, height=40)])
-    assert moved == [(torch.uint8, (2, 3, 64, 96))]
+        elsewhere.preprocess([example(0), in_rows_of_pixels(example(1, height=40))])
+    assert moved == [
+        (torch.uint8, (3, 64, 96), (64 * 96, 96, 1)),
+        (torch.uint8, (3, 40, 96), (1, 96 * 3, 3)),
+    ]
 
 
 def test_feature_maps_follow_the_batch(model):

@@ -7,9 +7,11 @@ operators that would wait or copy there, though on a CPU they do not.
 import pytest
 import torch
 from detectron2.modeling import build_model
-from tiny_model import example, tiny_config
+from tiny_model import as_labels, as_runs, example, tiny_config
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from mask2former.modeling.maskformer_model import prepare_target
 
 WAITING = {  # for a value, or for the size of the result
     "_local_scalar_dense",
@@ -78,6 +80,15 @@ def test_a_training_step_waits_once(overrides, monkeypatch):
     assert to_host == ["cpu", "numpy"]  # the costs
     assert others == ["lift_fresh"]  # the matches, when the device has nothing left to do
     assert waits(sum(losses.values()).backward) == ([], [])
+
+
+@pytest.mark.parametrize("make_masks", [as_labels, as_runs])
+def test_masks_are_drawn_without_waiting(make_masks):
+    sample = example(0)
+    sample["instances"].gt_masks = make_masks(sample["instances"].gt_masks, (64, 96))
+    targets = {}
+    found = waits(lambda: targets.update(prepare_target(sample, (64, 128), torch.device("cpu"))))
+    assert found == ([], []) and targets["masks"].shape == (3, 64, 128)
 
 
 def test_waiting_is_noticed():
