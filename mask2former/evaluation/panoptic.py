@@ -47,7 +47,7 @@ class PanopticEvaluator(DatasetEvaluator):
 
     Raises:
         FileNotFoundError: there is no ground truth.
-        ValueError: its JSON is broken.
+        ValueError: its JSON is broken, or another kind of JSON.
     """
 
     def __init__(self, dataset_name: str) -> None:
@@ -57,6 +57,9 @@ class PanopticEvaluator(DatasetEvaluator):
         self._root = PathManager.get_local_path(metadata.panoptic_root)
         self._json = PathManager.get_local_path(metadata.panoptic_json)
         content = read_json(self._json, "prepare the dataset", "prepare the dataset again")
+        for key in ("annotations", "categories"):
+            if key not in content:
+                raise ValueError(f"{self._json}: no {key} in it; prepare the dataset again")
         self._truth = {image["image_id"]: image for image in content["annotations"]}
         categories = content["categories"]
         self._index = {category["id"]: i for i, category in enumerate(categories)}

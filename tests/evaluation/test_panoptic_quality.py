@@ -1,4 +1,7 @@
-"""Panoptic Quality against torchmetrics, which knows no crowds, and by hand with them."""
+"""Panoptic Quality against torchmetrics, which knows no crowds, and by hand with them.
+
+By panopticapi of files, and by our counts of maps.
+"""
 
 import numpy as np
 import panoptic_cases
@@ -8,6 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from panopticapi.evaluation import pq_compute
 from torchmetrics.detection import PanopticQuality
+
+from mask2former.evaluation.panoptic_quality import (
+    TrueSegments,
+    count_image,
+    joint_histogram,
+    mean_quality,
+    quality,
+)
 
 THINGS, STUFF = (2, 9, 200), (1, 7, 30)
 CATEGORIES = [
@@ -50,9 +61,41 @@ def segments_of(labels):
     ]
 
 
-def ours(folder, pairs):
-    files = [(*segments_of(truth), *segments_of(predicted)) for truth, predicted in pairs]
+def of_files(folder, files):
     return pq_compute(*panoptic_cases.write(folder, files, CATEGORIES))
+
+
+def of_maps(folder, files):
+    """What `pq_compute` would give, from our counts."""
+    index = {category["id"]: i for i, category in enumerate(CATEGORIES)}
+    is_thing = np.array([category["isthing"] == 1 for category in CATEGORIES])
+    counts = np.zeros((len(CATEGORIES), 4))
+    for true_ids, truths, predicted_ids, predictions in files:
+        ids = [torch.from_numpy(i) for i in (true_ids, predicted_ids)]
+        lists = [[segment["id"] for segment in s] for s in (truths, predictions)]
+        pixels = joint_histogram(*ids, *lists)
+        assert pixels.sum() == true_ids.size and not pixels[:, -1].any()
+        known = TrueSegments(
+            np.array([index[s["category_id"]] for s in truths], int),
+            np.array([s["iscrowd"] for s in truths], bool),
+            np.array([s["area"] for s in truths], float),
+        )
+        predicted = np.array([index[s["category_id"]] for s in predictions], int)
+        counts += count_image(pixels, known, predicted, len(CATEGORIES))
+    scores, results = quality(counts), {}
+    for group, chosen in (("All", is_thing | True), ("Things", is_thing), ("Stuff", ~is_thing)):
+        means, number = mean_quality(scores, chosen)
+        results[group] = dict(zip(("pq", "sq", "rq"), np.array(means) / 100), n=number)
+    of_each = np.nan_to_num(scores / 100).tolist()
+    results["per_class"] = {c: dict(zip(("pq", "sq", "rq"), of_each[i])) for c, i in index.items()}
+    return results
+
+
+both = pytest.mark.parametrize("judge", [of_files, of_maps])
+
+
+def judged(judge, folder, pairs):
+    return judge(folder, [(*segments_of(truth), *segments_of(found)) for truth, found in pairs])
 
 
 def theirs(pairs):
@@ -63,8 +106,8 @@ def theirs(pairs):
     return [*THINGS, *STUFF], metric.compute().tolist()
 
 
-def check(folder, pairs):
-    found = ours(folder, pairs)
+def check(judge, folder, pairs):
+    found = judged(judge, folder, pairs)
     categories, scores = theirs(pairs)
     seen = {int(c) for pair in pairs for labels in pair for c in np.unique(labels[..., 0])} - {VOID}
     for category, expected in zip(categories, scores):
@@ -78,30 +121,35 @@ def check(folder, pairs):
     return found
 
 
+@both
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10**6), background=st.sampled_from([VOID, 1, 30]))
-def test_random_images(tmp_path_factory, seed, background):
+def test_random_images(judge, tmp_path_factory, seed, background):
     generator = np.random.default_rng(seed)
     truths = [draw(generator, background, int(generator.integers(0, 9))) for _ in range(3)]
-    check(tmp_path_factory.mktemp("pq"), [(t, disturb(generator, t)) for t in truths])
+    pairs = [(t, disturb(generator, t)) for t in truths]
+    check(judge, tmp_path_factory.mktemp("pq"), pairs)
 
 
-def test_perfect_predictions(tmp_path):
+@both
+def test_perfect_predictions(judge, tmp_path):
     generator = np.random.default_rng(0)
     truths = [draw(generator, 1, 8) for _ in range(2)]
-    found = check(tmp_path, [(t, t) for t in truths])
+    found = check(judge, tmp_path, [(t, t) for t in truths])
     assert [found[group]["pq"] for group in ("All", "Things", "Stuff")] == [1, 1, 1]
 
 
-def test_only_void_is_no_mistake_and_no_number(tmp_path):
+@both
+def test_only_void_is_no_mistake_and_no_number(judge, tmp_path):
     void = np.zeros((*SIZE, 2), np.int64)
-    found = check(tmp_path, [(void, draw(np.random.default_rng(0), 1, 5))])
+    found = check(judge, tmp_path, [(void, draw(np.random.default_rng(0), 1, 5))])
     assert found["All"]["n"] == 0 and np.isnan(found["All"]["pq"])
 
 
-def test_nothing_predicted_misses_all(tmp_path):
+@both
+def test_nothing_predicted_misses_all(judge, tmp_path):
     truth = draw(np.random.default_rng(0), 1, 8)
-    found = ours(tmp_path, [(truth, np.zeros_like(truth))])
+    found = judged(judge, tmp_path, [(truth, np.zeros_like(truth))])
     assert found["All"]["pq"] == 0
     assert found["All"]["n"] == len(np.unique(truth[..., 0]))
 
@@ -156,11 +204,12 @@ def segments_by_hand(runs):
     return ids, segments
 
 
+@both
 @pytest.mark.parametrize("case", HAND)
-def test_by_hand(tmp_path, case):
+def test_by_hand(judge, tmp_path, case):
     truth, predicted, expected = HAND[case]
     pair = (*segments_by_hand(truth), *segments_by_hand(predicted))
-    found = pq_compute(*panoptic_cases.write(tmp_path, [pair], CATEGORIES))
+    found = judge(tmp_path, [pair])
     assert found["All"]["n"] == len(expected)
     for category in CATEGORIES:
         scores = found["per_class"][category["id"]]
