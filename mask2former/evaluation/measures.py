@@ -1,0 +1,172 @@
+"""What is measured of each kind of dataset, what that stands on, and which evaluators do it.
+
+Each measure has two: ours, and one that leaves the numbers to the reference tool.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Optional
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator, SemSegEvaluator
+from detectron2.utils.file_io import PathManager
+
+from mask2former.evaluation import reference
+from mask2former.evaluation.cityscapes import CityscapesSemSegEvaluator
+from mask2former.evaluation.cityscapes_instances import CityscapesInstanceEvaluator
+from mask2former.evaluation.instances import InstanceSegEvaluator
+from mask2former.evaluation.panoptic import PanopticEvaluator
+from mask2former.evaluation.panoptic_truth import ThingEvaluator, label_maps_of_segments
+
+Maker = Callable[[CfgNode, str, str], DatasetEvaluator]  # of a config, dataset name and folder
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What is measured, and what it stands on."""
+
+    name: str  # for sentences
+    output: str  # of the model
+    fast: Maker
+    reference: Maker
+    tool: str  # that the reference is
+    fast_tool: Callable[[], str] = lambda: "our own evaluators"
+    metadata: tuple[str, ...] = ()  # keys that have to be there
+    files: tuple[str, ...] = ()  # keys that have to be there, and the files or folders they name
+    of_each: str = ""  # key of the dataset's dicts that has to be there, and the file it names
+    otherwise: Optional["Measure"] = None  # where something is missing
+    is_optional: bool = False  # left out where something is missing; else that is an error
+
+    def what_is_missing(self, dataset_name: str) -> Exception | None:
+        """The error that says what of its ground truth a dataset lacks."""
+        metadata = MetadataCatalog.get(dataset_name)
+        for key in (*self.metadata, *self.files):
+            if metadata.get(key) is None:
+                return ValueError(
+                    f"{dataset_name}: its metadata have no {key}, which {self.name} needs; set it"
+                )
+        if self.output == "instances" and metadata.get("thing_dataset_id_to_contiguous_id") == {}:
+            return ValueError(
+                f"{dataset_name}: none of its classes is a thing, which {self.name} is about"
+            )
+        paths = [(key, metadata.get(key)) for key in self.files]
+        if self.of_each:
+            first = next(iter(DatasetCatalog.get(dataset_name)), {})
+            if self.of_each not in first:
+                return ValueError(
+                    f"{dataset_name}: its dicts have no {self.of_each}, which {self.name} needs; "
+                    "give them these files"
+                )
+            paths.append((self.of_each, first[self.of_each]))
+        for key, path in paths:
+            if not PathManager.exists(path):
+                return FileNotFoundError(
+                    f"{path}: not there, but {dataset_name} names it as {key}, which {self.name} "
+                    "needs; put it there or prepare the dataset"
+                )
+        return None
+
+
+def _sem_seg(cfg: CfgNode, name: str, folder: str, **options: Any) -> DatasetEvaluator:
+    metadata = MetadataCatalog.get(name)
+    ids = metadata.get("stuff_dataset_id_to_contiguous_id")
+    if ids is None or set(ids.values()) >= set(range(len(metadata.stuff_classes))):
+        return SemSegEvaluator(name, output_dir=folder, **options)
+    return reference.ScoresOnlyEvaluator(name, **options)
+
+
+def _of_segments(make: Maker, cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
+    with label_maps_of_segments(name) as (other, load):
+        return make(cfg, other, folder, sem_seg_loading_fn=load)
+
+
+def _instances(
+    cfg: CfgNode,
+    name: str,
+    folder: str,
+    evaluator: type[InstanceSegEvaluator] = InstanceSegEvaluator,
+) -> DatasetEvaluator:
+    return evaluator(
+        name,
+        tasks=("bbox", "segm"),
+        output_dir=folder,
+        use_fast_impl=False,  # but pycocotools, whose numbers papers give
+        boundary=cfg.MODEL.MASK_FORMER.TEST.BOUNDARY_AP,
+    )
+
+
+SEM_SEG = Measure(
+    "mIoU",
+    "sem_seg",
+    fast=_sem_seg,
+    reference=_sem_seg,
+    tool="detectron2's SemSegEvaluator",
+    metadata=("stuff_classes", "ignore_label"),
+    of_each="sem_seg_file_name",
+)
+INSTANCES = Measure("AP", "instances", fast=_instances, reference=_instances, tool="pycocotools")
+PANOPTIC = Measure(
+    "PQ",
+    "panoptic_seg",
+    fast=lambda cfg, name, folder: PanopticEvaluator(name),
+    reference=lambda cfg, name, folder: reference.PanopticEvaluator(name, folder),
+    tool="panopticapi",
+    metadata=("thing_dataset_id_to_contiguous_id", "stuff_dataset_id_to_contiguous_id"),
+    files=("panoptic_json", "panoptic_root"),
+)
+SEM_SEG_OF_SEGMENTS = replace(
+    SEM_SEG,
+    fast=partial(_of_segments, SEM_SEG.fast),
+    reference=partial(_of_segments, SEM_SEG.reference),
+    of_each="pan_seg_file_name",
+    is_optional=True,
+)
+INSTANCES_OF_SEGMENTS = replace(
+    INSTANCES,
+    fast=partial(_instances, evaluator=ThingEvaluator),
+    reference=partial(_instances, evaluator=ThingEvaluator),
+    metadata=("thing_dataset_id_to_contiguous_id", "stuff_classes"),
+    of_each="pan_seg_file_name",
+    is_optional=True,
+)
+_PANOPTIC_AND_MORE = (
+    PANOPTIC,
+    replace(INSTANCES, files=("json_file",), otherwise=INSTANCES_OF_SEGMENTS),
+    replace(SEM_SEG, otherwise=SEM_SEG_OF_SEGMENTS),
+)
+CITYSCAPES_SEM_SEG = Measure(
+    "IoU",
+    "sem_seg",
+    fast=lambda cfg, name, folder: CityscapesSemSegEvaluator(name),
+    reference=lambda cfg, name, folder: CityscapesSemSegEvaluator(name),
+    tool="cityscapesscripts",
+    files=("gt_dir",),
+)
+CITYSCAPES_PIXELS = replace(
+    SEM_SEG,
+    fast=lambda cfg, name, folder: reference.PixelEvaluator(name, output_dir=folder),
+    reference=lambda cfg, name, folder: reference.PixelEvaluator(name, output_dir=folder),
+)
+CITYSCAPES_INSTANCES = Measure(
+    "AP",
+    "instances",
+    fast=lambda cfg, name, folder: CityscapesInstanceEvaluator(name),
+    reference=lambda cfg, name, folder: CityscapesInstanceEvaluator(name),
+    tool="cityscapesscripts",
+    metadata=("thing_classes",),
+    files=("gt_dir",),
+)
+
+# evaluator_type of a dataset -> what is measured
+MEASURES: dict[str, tuple[Measure, ...]] = {
+    "sem_seg": (SEM_SEG,),
+    "coco": (INSTANCES,),
+    "coco_panoptic_seg": _PANOPTIC_AND_MORE,
+    "ade20k_panoptic_seg": _PANOPTIC_AND_MORE,
+    "mapillary_vistas_panoptic_seg": _PANOPTIC_AND_MORE,
+    "cityscapes_sem_seg": (CITYSCAPES_SEM_SEG, CITYSCAPES_PIXELS),
+    "cityscapes_instance": (CITYSCAPES_INSTANCES,),
+    "cityscapes_panoptic_seg": (PANOPTIC, CITYSCAPES_INSTANCES, CITYSCAPES_SEM_SEG),
+}
