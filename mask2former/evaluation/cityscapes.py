@@ -2,32 +2,46 @@
 
 detectron2's evaluator of this name writes every prediction to a file that one process reads again,
 works on one machine only, and cannot be imported in its newest version outside of its authors'
-company. This one counts in each process, in memory; the scores are cityscapesscripts' functions of
-the counts. (Its function that counts, `evaluatePair`, needs a numpy below 2.4.)
+company. This one counts in each process, on the model's device; the scores are cityscapesscripts'
+functions of the counts. (Its function that counts, `evaluatePair`, needs a numpy below 2.4.)
 """
 
 import logging
 import os
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import torch
 from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as scores
 from cityscapesscripts.helpers.labels import category2labels, id2label, trainId2label
 from detectron2.data import MetadataCatalog
-from detectron2.data.detection_utils import read_image
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
+from torch import Tensor
+
+from mask2former.evaluation.confusion import (
+    check_sizes,
+    class_scores,
+    label_outside,
+    pair_counts,
+    predicted_labels,
+    sum_over_processes,
+    totals_of,
+)
+from mask2former.files import open_picture
 
 logger = logging.getLogger(__name__)
-
-Counts = dict[str, np.ndarray]  # file -> what was counted in it
 
 IMAGE_SUFFIX = "_leftImg8bit.png"
 NUM_LABELS = max(id2label) + 1  # label ids are 0..33, and -1 for number plates, which no file has
 LABEL_DIVISOR = 1000  # instance id = label id * LABEL_DIVISOR + number; a group: label id
+# What an image's ground truth files hold, and how many different values that may be
+KINDS = {"labelIds": NUM_LABELS, "instanceIds": NUM_LABELS * LABEL_DIVISOR}
 EVALUATED = [label.id for label in id2label.values() if not label.ignoreInEval]
-LABEL_ID = np.array([trainId2label[i].id for i in range(len(EVALUATED))])  # of each train id
+NUM_CLASSES = len(EVALUATED)
+LABEL_ID = np.array([trainId2label[i].id for i in range(NUM_CLASSES)])  # of each train id
+CLASS_NAMES = [trainId2label[i].name for i in range(NUM_CLASSES)]
 _CATEGORY_ID = np.array([id2label[i].categoryId for i in range(NUM_LABELS)])
 _AVERAGE_SIZE = np.array(
     [scores.args.avgClassSize.get(id2label[i].name, 0.0) for i in range(NUM_LABELS)]
@@ -38,51 +52,83 @@ class CityscapesSemSegEvaluator(DatasetEvaluator):
     """IoU and iIoU over classes and categories (Cityscapes paper, sec. 4.2), in percent.
 
     Ground truth is *_gtFine_labelIds.png and *_gtFine_instanceIds.png under the metadata's
-    `gt_dir`. Only the images that were processed count.
+    `gt_dir`. Only the images that were processed count, each of them once in a process. What is
+    kept is one number a pair of labels.
+
+    Args:
+        with_pixels: also give "sem_seg_pixel", what SemSegEvaluator gives of the files
+            *_gtFine_labelTrainIds.png. They are drawn from the same polygons in the same order as
+            the label ids, so that the same counts tell it.
+
+    Raises:
+        ValueError: `with_pixels`, and the dataset's classes are not those of the train ids.
     """
 
-    def __init__(self, dataset_name: str) -> None:
-        self.gt_dir = MetadataCatalog.get(dataset_name).gt_dir
+    def __init__(self, dataset_name: str, with_pixels: bool = False) -> None:
+        metadata = MetadataCatalog.get(dataset_name)
+        self.gt_dir = metadata.gt_dir
+        if with_pixels and list(metadata.stuff_classes) != CLASS_NAMES:
+            raise ValueError(
+                f"{dataset_name}: its stuff_classes are not Cityscapes' {NUM_CLASSES} classes in "
+                "the order of their train ids, and label ids can tell of no others; correct them "
+                'or set evaluator_type "sem_seg"'
+            )
+        self._with_pixels = with_pixels
         self.reset()
 
     def reset(self) -> None:
-        self.confusion: Counts = {}
-        self.instances: Counts = {}
+        self._confusion = np.zeros((NUM_LABELS, NUM_CLASSES), np.int64)
+        self._hits = np.zeros((NUM_LABELS, 4))  # see `instance_hits`
+        self._seen: set[str] = set()
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """Count.
 
         Args:
             inputs: "file_name" of each image.
-            outputs: "sem_seg" (19,H,W) of each, scores in the order of the train ids.
+            outputs: "sem_seg" of each, scores (19,H,W) in the order of the train ids, or train ids
+                (H,W).
 
         Raises:
             FileNotFoundError: an image has no ground truth.
+            ValueError: its size or labels do not fit.
         """
-        for sample, output in zip(inputs, outputs):
-            name = sample["file_name"]
-            train_ids = output["sem_seg"].argmax(0).cpu().numpy()  # (H,W)
-            prediction = LABEL_ID[train_ids]
-            label_ids, instance_ids = (
-                read_ground_truth(self.gt_dir, name, kind) for kind in ("labelIds", "instanceIds")
-            )
-            self.confusion[name] = confusion_matrix(prediction, label_ids)
-            self.instances[name] = instance_hits(prediction, instance_ids)
+        with ThreadPoolExecutor(len(KINDS)) as readers:
+            for sample, output in zip(inputs, outputs):
+                file_name = sample["file_name"]
+                if file_name in self._seen:
+                    continue
+                reading = [
+                    readers.submit(read_ground_truth, self.gt_dir, file_name, kind)
+                    for kind in KINDS
+                ]
+                prediction = predicted_labels(output["sem_seg"])  # (H,W), while they are read
+                _check_train_ids(prediction, file_name)
+                label_ids, instance_ids = (
+                    _on_device(future.result(), prediction, file_name, kind)
+                    for future, kind in zip(reading, KINDS)
+                )
+                confusion = pair_counts(label_ids, prediction, NUM_LABELS, NUM_CLASSES)
+                self._confusion += confusion.cpu().numpy()
+                self._hits += instance_hits(prediction, instance_ids)
+                self._seen.add(file_name)
 
     def evaluate(self) -> OrderedDict | None:
         """
         Returns:
-            on the main process {"sem_seg": {"IoU", "iIoU", "IoU_sup", "iIoU_sup"}}, and "IoU-road"
-            and so on for each class, NaN for one without pixels.
+            on the main process {"sem_seg": see `cityscapes_scores`}, and "sem_seg_pixel" if it was
+            asked for, see `class_scores`.
         """
-        ranks = comm.gather((self.confusion, self.instances))
-        if not comm.is_main_process():
+        sums = sum_over_processes([self._confusion, self._hits], self._seen)
+        if sums is None:
             return None
-        # In the order of the names, so that rounding does not depend on who counted what.
-        confusion, hits = (_sum_by_name([rank[i] for rank in ranks]) for i in range(2))
-        results = cityscapes_scores(confusion, hits)
-        logger.info("Cityscapes scores in percent:\n%s", create_small_table(results))
-        return OrderedDict(sem_seg=results)
+        confusion, hits = sums
+        results = OrderedDict(sem_seg=cityscapes_scores(confusion, hits))
+        logger.info("Cityscapes scores in percent:\n%s", create_small_table(results["sem_seg"]))
+        if self._with_pixels:
+            counts = totals_of(torch.from_numpy(confusion[LABEL_ID])).numpy()
+            results["sem_seg_pixel"] = class_scores(counts, CLASS_NAMES)
+        return results
 
 
 def read_ground_truth(gt_dir: str, image_file: str, kind: str) -> np.ndarray:
@@ -90,79 +136,69 @@ def read_ground_truth(gt_dir: str, image_file: str, kind: str) -> np.ndarray:
 
     Raises:
         FileNotFoundError: there are none.
+        ValueError: they are no whole picture.
     """
+    path = ground_truth_file(gt_dir, image_file, kind)
+    advice = f"unpack gtFine completely, {image_file} cannot be evaluated without it"
+    with open_picture(path, advice) as picture:
+        return np.array(picture)
+
+
+def ground_truth_file(gt_dir: str, image_file: str, kind: str) -> str:
     folder, name = os.path.split(image_file)
     name = f"{name.removesuffix(IMAGE_SUFFIX)}_gtFine_{kind}.png"
-    path = os.path.join(gt_dir, os.path.basename(folder), name)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f"{path}: no such file, and without it {image_file} cannot be evaluated; "
-            "unpack gtFine completely"
-        )
-    return read_image(path)
+    return os.path.join(gt_dir, os.path.basename(folder), name)
 
 
-def confusion_matrix(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Pixels by true and predicted label id.
-
-    Shapes: (H,W), (H,W) -> (34,34) int64
-
-    Raises:
-        ValueError: the sizes differ, or `truth` holds what is no label id.
-    """
-    if prediction.shape != truth.shape or truth.max() >= NUM_LABELS:
-        raise ValueError(
-            f"ground truth of shape {truth.shape} with values up to {truth.max()} for a prediction "
-            f"of shape {prediction.shape}; label ids are 0..{NUM_LABELS - 1} in the image's size"
-        )
-    pairs = NUM_LABELS * truth.ravel().astype(np.int64) + prediction.ravel()
-    counts = np.bincount(pairs, minlength=NUM_LABELS**2)
-    return counts.reshape(NUM_LABELS, NUM_LABELS)
-
-
-def instance_hits(prediction: np.ndarray, instances: np.ndarray) -> np.ndarray:
+def instance_hits(prediction: Tensor, instances: Tensor) -> np.ndarray:
     """Pixels of the instances of each label that were hit and missed.
 
     An instance counts as much as one of its class's average size.
 
     Args:
-        prediction: (H,W) label ids.
+        prediction: (H,W) train ids.
         instances: (H,W) of *_gtFine_instanceIds.png; groups are no instances.
 
     Returns:
         (34,4) float64: hits and misses of the class, hits and misses of its category.
     """
-    is_instance = instances > LABEL_DIVISOR
-    ids, which, sizes = np.unique(
-        instances[is_instance], return_inverse=True, return_counts=True
-    )  # (I,), (P,), (I,): I instances that have P pixels
-    label = ids // LABEL_DIVISOR
-    found, wanted = prediction[is_instance], label[which]
-    hits = np.bincount(which, found == wanted, len(ids))
-    category_hits = np.bincount(which, _CATEGORY_ID[found] == _CATEGORY_ID[wanted], len(ids))
-    counts = np.stack([hits, sizes - hits, category_hits, sizes - category_hits], 1)  # (I,4)
+    # Counting into a row for each id there may be takes less than looking for those there are.
+    counts = pair_counts(instances, prediction, KINDS["instanceIds"], NUM_CLASSES)
+    ids = counts.any(1).nonzero().flatten()
+    ids = ids[ids > LABEL_DIVISOR]  # of I instances
+    found = counts[ids].cpu().numpy()  # (I,19) pixels of each, by what was predicted
+    label = ids.cpu().numpy() // LABEL_DIVISOR
+    hits = (found * (label[:, None] == LABEL_ID)).sum(1)
+    category = _CATEGORY_ID[label]
+    category_hits = (found * (category[:, None] == _CATEGORY_ID[LABEL_ID])).sum(1)
+    sizes = found.sum(1)
+    weighted = np.stack([hits, sizes - hits, category_hits, sizes - category_hits], 1)  # (I,4)
     totals = np.zeros((NUM_LABELS, 4))
-    np.add.at(totals, label, counts * (_AVERAGE_SIZE[label] / sizes)[:, None])
+    np.add.at(totals, label, weighted * (_AVERAGE_SIZE[label] / sizes)[:, None])
     return totals
 
 
 def cityscapes_scores(confusion: np.ndarray, hits: np.ndarray) -> dict[str, float]:
     """In percent IoU, iIoU, IoU_sup, iIoU_sup, and IoU-NAME of each class; NaN without pixels.
 
-    Shapes: (34,34), (34,4), see `confusion_matrix` and `instance_hits`
+    Args:
+        confusion: (34,19) pixels by label id and predicted train id.
+        hits: (34,4), see `instance_hits`.
     """
+    matrix = np.zeros((NUM_LABELS, NUM_LABELS), np.int64)
+    matrix[:, LABEL_ID] = confusion
     args = scores.CArgs()
     args.evalLabels = list(range(NUM_LABELS))
     stats = _instance_stats(hits)
     names = {i: id2label[i].name for i in EVALUATED}
     parts = {
-        "IoU": {names[i]: scores.getIouScoreForLabel(i, confusion, args) for i in names},
+        "IoU": {names[i]: scores.getIouScoreForLabel(i, matrix, args) for i in names},
         "iIoU": {
-            names[i]: scores.getInstanceIouScoreForLabel(i, confusion, stats, args) for i in names
+            names[i]: scores.getInstanceIouScoreForLabel(i, matrix, stats, args) for i in names
         },
-        "IoU_sup": {c: scores.getIouScoreForCategory(c, confusion, args) for c in category2labels},
+        "IoU_sup": {c: scores.getIouScoreForCategory(c, matrix, args) for c in category2labels},
         "iIoU_sup": {
-            c: scores.getInstanceIouScoreForCategory(c, confusion, stats, args)
+            c: scores.getInstanceIouScoreForCategory(c, matrix, stats, args)
             for c in category2labels
         },
     }
@@ -183,6 +219,28 @@ def _instance_stats(hits: np.ndarray) -> dict:
     return stats
 
 
-def _sum_by_name(ranks: list[Counts]) -> np.ndarray:
-    merged = {name: counts for rank in ranks for name, counts in rank.items()}
-    return sum(merged[name] for name in sorted(merged))
+def _check_train_ids(prediction: Tensor, file_name: str) -> None:
+    outside = label_outside(prediction, NUM_CLASSES)
+    if outside is not None:
+        raise ValueError(
+            f"the prediction for {file_name} has label {outside}, and Cityscapes' train ids are "
+            f"0..{NUM_CLASSES - 1}; train with these classes or set another evaluator_type"
+        )
+
+
+def _on_device(truth: np.ndarray, prediction: Tensor, file_name: str, kind: str) -> Tensor:
+    """What a file holds, where the prediction for it is.
+
+    Raises:
+        ValueError: it has another size than the prediction, or values that are no ids.
+    """
+    check_sizes(prediction, truth, file_name, kind)
+    values = truth if truth.dtype == np.uint8 else truth.astype(np.int32)
+    labels = torch.from_numpy(values).to(prediction.device)
+    outside = label_outside(labels, KINDS[kind])
+    if outside is not None:
+        raise ValueError(
+            f"{file_name}: its {kind} have {outside}, and Cityscapes' are 0..{KINDS[kind] - 1}; "
+            "unpack gtFine again"
+        )
+    return labels
