@@ -22,6 +22,9 @@ def add_maskformer2_config(cfg: CN) -> None:
     _add_swin(cfg)
     # new: inference in mixed precision, all of the network; DTYPE as SOLVER.AMP.DTYPE
     cfg.TEST.AMP = CN({"ENABLED": False, "DTYPE": "auto"})
+    # new: fast, our own evaluators, or reference, the tools whose numbers they give: pycocotools,
+    # panopticapi, cityscapesscripts and detectron2's SemSegEvaluator
+    cfg.TEST.EVALUATOR = "fast"
     # new: torch.compile backbone and head, for images of all sizes; the first steps take minutes
     cfg.MODEL.COMPILE = False
     cfg.MODEL.DEVICE = "auto"  # new value: sdaa, cuda, mps, cpu, the first that is there

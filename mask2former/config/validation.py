@@ -29,6 +29,8 @@ _FEATURES = {
     "SWIN": ("res2", "res3", "res4", "res5"),
 }
 
+_EVALUATORS = ("fast", "reference")
+
 _CLIP_TYPES = ("full_model", "value", "norm")
 
 _SCHEDULERS = (
@@ -65,6 +67,10 @@ def validate_config(cfg: CfgNode, num_processes: int = 1, eval_only: bool = Fals
     if cfg.MODEL.COMPILE:
         _check_compiled(cfg.MODEL, eval_only)
     _check_views(cfg.TEST.AUG)
+    if cfg.TEST.EVALUATOR not in _EVALUATORS:
+        raise ValueError(
+            f"TEST.EVALUATOR={cfg.TEST.EVALUATOR!r}; set it to {' or '.join(_EVALUATORS)}"
+        )
     if cfg.TEST.AMP.ENABLED:
         if cfg.MODEL.META_ARCHITECTURE != "MaskFormer":
             raise ValueError(

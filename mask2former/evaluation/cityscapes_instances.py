@@ -1,35 +1,59 @@
-"""Cityscapes' own scores for instance segmentation, by cityscapesscripts.
+"""Cityscapes' own scores for instance segmentation, with cityscapesscripts' numbers.
 
-detectron2's evaluator of this name writes every mask to a file that one process reads again, works
-on one machine only, and cannot be imported in its newest version outside of its authors' company.
-This one compares in each process, in memory; the scores are cityscapesscripts' functions of what
-was found. (Its function that compares, `assignGt2Preds`, needs a numpy below 2.4.)
+Its script reads a file for every predicted mask, and compares it with one true instance after the
+other. Here the masks stay where the model made them, and an image is one table of shared pixels.
+
+N predictions, I regions of the ground truth: each object, each group, each class of stuff.
 """
 
-import copy
 import logging
-import warnings
 from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
-from cityscapesscripts.evaluation import evalInstanceLevelSemanticLabeling as scores
-from cityscapesscripts.helpers.labels import id2label, labels, name2label
+import torch
+from cityscapesscripts.helpers.labels import labels, name2label
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
 from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
+from torch import Tensor
+from torch.nn import functional as F
 
-from mask2former.evaluation.cityscapes import LABEL_DIVISOR, read_ground_truth
+from mask2former.evaluation.cityscapes import LABEL_DIVISOR, NUM_LABELS, read_ground_truth
+from mask2former.layers.packed_masks import PackedMasks
 
 logger = logging.getLogger(__name__)
 
 THINGS = [label.name for label in labels if label.hasInstances and not label.ignoreInEval]
-VOID_IDS = [label.id for label in labels if label.ignoreInEval]
+_VOID_IDS = [label.id for label in labels if label.ignoreInEval]
+_THING_OF_LABEL = np.full(NUM_LABELS, -1)
+_THING_OF_LABEL[[name2label[name].id for name in THINGS]] = range(len(THINGS))
 
-# Of one image "groundTruth" and "prediction": class name -> instances, as `evaluateMatches` wants
-# them: each knows how many pixels it shares with which of the others.
-Matches = dict[str, dict[str, list[dict]]]
+# cityscapesscripts' `overlaps`, which an IoU has to exceed, and the first of its `minRegionSizes`
+OVERLAPS = np.arange(0.5, 1.0, 0.05)
+MIN_PIXELS = 100  # a smaller object need not be found
+
+_MASKS_AT_ONCE = 8  # their pixels' indices take 64 bytes for each pixel of the image at most
+
+PREDICTION = np.dtype(
+    [
+        ("thing", np.int64),  # index into THINGS
+        ("score", np.float64),
+        ("iou", np.float64),  # with the region of its class that it shares most with
+        ("object", np.int64),  # that region, if it is an object that has to be found; else -1
+        ("ignored", np.float64),  # share of its pixels that cannot be wrong
+    ]
+)
+
+
+class Judged(NamedTuple):
+    """What is kept of an image: `predictions` (N,) PREDICTION, `num_objects` (8,) of each thing."""
+
+    predictions: np.ndarray
+    num_objects: np.ndarray
 
 
 class CityscapesInstanceEvaluator(DatasetEvaluator):
@@ -55,32 +79,50 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
                 f"{dataset_name}: thing_classes has {unknown[0]!r}, which is no class of "
                 "Cityscapes; correct it or set another evaluator_type"
             )
-        self.class_names = metadata.thing_classes
+        labels_of_classes = [name2label[name].id for name in metadata.thing_classes]
+        self._thing_of_class = _THING_OF_LABEL[labels_of_classes]
         self.reset()
 
     def reset(self) -> None:
-        self.matches: dict[str, Matches] = {}  # by the image's file
+        self.judged: dict[str, Judged] = {}  # by the image's file
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """Compare.
 
         Args:
             inputs: "file_name" of each image.
-            outputs: "instances" of each: pred_masks (N,H,W), pred_classes (N,), scores (N,).
+            outputs: "instances" of each: pred_masks (N,H,W) bool or PackedMasks, on any device,
+                pred_classes (N,), scores (N,).
 
         Raises:
             FileNotFoundError: an image has no ground truth.
-            ValueError: its ground truth has another size.
+            ValueError: its ground truth has another size, or ids that are none; or there is a
+                prediction of a class that the dataset does not have.
         """
         for sample, output in zip(inputs, outputs):
             name = sample["file_name"]
             instance_ids = read_ground_truth(self.gt_dir, name, "instanceIds")
-            self.matches[name] = self._match(output["instances"].to("cpu"), instance_ids)
+            self.judged[name] = self._judge(output["instances"], regions_of(instance_ids), name)
 
-    def _match(self, instances: Instances, instance_ids: np.ndarray) -> Matches:
-        names = [self.class_names[i] for i in instances.pred_classes.tolist()]
-        masks = instances.pred_masks.numpy().astype(bool)
-        return match_instances(names, instances.scores.tolist(), masks, instance_ids)
+    def _judge(self, instances: Instances, regions: "Regions", name: str) -> Judged:
+        size, labels_of_ids = tuple(instances.pred_masks.shape[1:]), label_of(regions.ids)
+        if regions.number.shape != size or labels_of_ids.max() >= NUM_LABELS:
+            raise ValueError(
+                f"{name}: ground truth of shape {regions.number.shape} with ids up to "
+                f"{regions.ids.max()} for masks of shape {size}; instance ids are label ids or "
+                f"{LABEL_DIVISOR} times as large, in the image's size"
+            )
+        classes = np.array(instances.pred_classes.tolist(), np.int64)
+        num_classes = len(self._thing_of_class)
+        outside = classes[(classes < 0) | (classes >= num_classes)]
+        if len(outside):
+            raise ValueError(
+                f"{name}: a prediction of class {outside[0]}, but its dataset has {num_classes} "
+                "classes; evaluate a model of its classes"
+            )
+        scores = np.array(instances.scores.tolist(), np.float64)
+        things = self._thing_of_class[classes]
+        return judge(things, scores, instances.pred_masks, regions)
 
     def evaluate(self) -> OrderedDict | None:
         """
@@ -88,81 +130,165 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
             on the main process {"segm": {"AP", "AP50"}}, and "AP-person", "AP50-person" and so on
             for each class, NaN for one without instances.
         """
-        ranks = comm.gather(self.matches)
+        ranks = comm.gather(self.judged)
         if not comm.is_main_process():
             return None
-        merged = {name: match for rank in ranks for name, match in rank.items()}
+        merged = {name: judged for rank in ranks for name, judged in rank.items()}
         results = average_precision([merged[name] for name in sorted(merged)])
         logger.info("Cityscapes AP in percent:\n%s", create_small_table(results))
         return OrderedDict(segm=results)
 
 
-def match_instances(
-    names: list[str], confidences: list[float], masks: np.ndarray, instance_ids: np.ndarray
-) -> Matches:
-    """Which predicted and true instances of an image share pixels.
+class Regions(NamedTuple):
+    """Of the ground truth of an image; `number` (H,W) int16 is each pixel's index into the others.
+
+    ids, areas: (I,) instance ids as *_gtFine_instanceIds.png has them, in ascending order, and
+    their pixels.
+    """
+
+    ids: np.ndarray
+    areas: np.ndarray
+    number: np.ndarray
+
+
+def regions_of(instance_ids: np.ndarray) -> Regions:
+    """Shapes: (H,W), of any integer type"""
+    counts = np.bincount(instance_ids.ravel())  # which needs no sort, as np.unique does
+    ids = np.flatnonzero(counts)
+    number = np.zeros(len(counts), np.int16)
+    number[ids] = range(len(ids))
+    return Regions(ids, counts[ids], number[instance_ids])
+
+
+def label_of(instance_ids: np.ndarray) -> np.ndarray:
+    return np.where(instance_ids < LABEL_DIVISOR, instance_ids, instance_ids // LABEL_DIVISOR)
+
+
+def judge(
+    things: np.ndarray, scores: np.ndarray, masks: Tensor | PackedMasks, regions: Regions
+) -> Judged:
+    """How the predictions of an image and its ground truth lie on one another.
 
     Args:
-        names, confidences, masks: of N predictions; masks (N,H,W) bool.
-        instance_ids: (H,W), of *_gtFine_instanceIds.png.
-
-    Raises:
-        ValueError: the sizes differ.
+        things: (N,) int64, indices into THINGS, -1 for other classes; of these nothing is kept,
+            nor of empty masks.
+        scores: (N,).
+        masks: (N,H,W) bool.
     """
-    ids, which, sizes = np.unique(instance_ids, return_inverse=True, return_counts=True)  # (I,)
-    which = which.reshape(instance_ids.shape)  # (H,W), an index into ids
-    label_ids = [i if i < LABEL_DIVISOR else i // LABEL_DIVISOR for i in ids.tolist()]
-    if masks.shape[1:] != instance_ids.shape or not id2label.keys() >= set(label_ids):
-        raise ValueError(
-            f"ground truth of shape {instance_ids.shape} with ids up to {ids[-1]} for masks of "
-            f"shape {masks.shape[1:]}; instance ids are label ids or {LABEL_DIVISOR} times as "
-            "large, in the image's size"
-        )
-    classes = [id2label[i].name for i in label_ids]
-    # The distances are those that cityscapesscripts sets where none are known.
-    instances = [
-        {"instID": i, "pixelCount": size, "medDist": -1, "distConf": 0.0}
-        for i, size in zip(ids.tolist(), sizes.tolist())
-    ]
-    truth = {name: [] for name in THINGS}
-    predicted = {name: [] for name in THINGS}
-    for name, instance in zip(classes, instances):
-        if name in truth:
-            truth[name].append(instance | {"matchedPred": []})
-    is_void = np.isin(ids, VOID_IDS)
-    for name, confidence, mask in zip(names, confidences, masks):
-        if name not in predicted or not mask.any():
-            continue
-        box = bounding_box(mask)  # most masks are small
-        shared = np.bincount(which[box][mask[box]], minlength=len(ids))  # (I,) pixels
-        prediction = {"pixelCount": int(shared.sum()), "confidence": confidence}
-        of_class = [i for i, other in enumerate(classes) if other == name]
-        matched = []
-        for entry, i in zip(truth[name], of_class):
-            pixels = {"intersection": int(shared[i])}
-            if shared[i]:
-                entry["matchedPred"].append(prediction | pixels)
-                matched.append(instances[i] | pixels)
-        void = {"voidIntersection": int(shared[is_void].sum()), "matchedGt": matched}
-        predicted[name].append(prediction | void)
-    return {"groundTruth": truth, "prediction": predicted}
+    ids, areas, number = regions
+    shared = shared_pixels(masks, number, len(ids))  # (N,I)
+    is_group = ids < LABEL_DIVISOR  # or stuff, or void
+    thing_of_region = _THING_OF_LABEL[label_of(ids)]
+    is_small = areas < MIN_PIXELS
+    is_object = (thing_of_region >= 0) & ~is_group & ~is_small
+
+    counted = (things >= 0) & shared.any(1)
+    things, scores, shared = things[counted], scores[counted], shared[counted]
+    sizes = shared.sum(1)
+    of_class = shared * (things[:, None] == thing_of_region)
+    ious = of_class / (sizes[:, None] + areas - of_class)
+    # Regions do not overlap, so no prediction has an IoU above 0.5 with two of them.
+    region = ious.argmax(1)
+    predictions = np.empty(len(things), PREDICTION)
+    predictions["thing"] = things
+    predictions["score"] = scores
+    predictions["iou"] = ious.max(1)
+    predictions["object"] = np.where(is_object[region], region, -1)
+    # A small group counts twice, as in cityscapesscripts.
+    not_wrong = shared @ np.isin(ids, _VOID_IDS) + of_class @ (is_group.astype(int) + is_small)
+    predictions["ignored"] = not_wrong / sizes
+    return Judged(predictions, np.bincount(thing_of_region[is_object], minlength=len(THINGS)))
 
 
-def bounding_box(mask: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns of the pixels of a mask (H,W) that has some."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+def shared_pixels(masks: Tensor | PackedMasks, number: np.ndarray, num_regions: int) -> np.ndarray:
+    """How many pixels of each mask lie in each region; `number` says which a pixel is of.
+
+    Shapes: (N,H,W) bool, (H,W) int16 -> (N,I) int64
+    """
+    width = masks.shape[2]
+    eights = np.pad(number, ((0, 0), (0, -width % 8))).reshape(-1, 8)
+    eights = torch.from_numpy(eights).to(masks.device)  # (E,8), E for an image
+    parts = [np.zeros((0, num_regions), np.int64)]
+    for some in _split(masks):
+        where, pixels = _eights_with_pixels(some)  # (M,), (M,8)
+        mask = where // len(eights)
+        cell = (mask * num_regions)[:, None] + eights[where - mask * len(eights)]  # (M,8)
+        table = torch.bincount(cell[pixels], minlength=len(some) * num_regions)
+        parts.append(table.view(-1, num_regions).cpu().numpy())
+    return np.concatenate(parts)
 
 
-def average_precision(matches: list[Matches]) -> dict[str, float]:
-    """In percent AP and AP50, and AP-NAME and AP50-NAME of each class; NaN without instances."""
-    args = copy.copy(scores.args)
-    args.instLabels = THINGS
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Mean of empty slice")  # no class has instances
-        table = scores.evaluateMatches(dict(enumerate(matches)), args)
-        averages = scores.computeAverages(table, args)
-    results = {"AP": averages["allAp"], "AP50": averages["allAp50%"]}
-    for metric, key in (("AP", "ap"), ("AP50", "ap50%")):
-        results |= {f"{metric}-{name}": averages["classes"][name][key] for name in THINGS}
+def _split(masks: Tensor | PackedMasks) -> Iterator[Tensor | PackedMasks]:
+    for start in range(0, len(masks), _MASKS_AT_ONCE):
+        yield masks[start : start + _MASKS_AT_ONCE]
+
+
+def _eights_with_pixels(masks: Tensor | PackedMasks) -> tuple[Tensor, Tensor]:
+    """Where in (N,H,W) bool masks are eight pixels in a row that are not all background.
+
+    Returns:
+        (M,) int64, which eight of all masks; (M,8) bool, its pixels.
+    """
+    if isinstance(masks, PackedMasks):
+        where = masks.bits.flatten().nonzero()[:, 0]
+        return where, PackedMasks(masks.bits.flatten()[where][:, None, None], 8).tensor[:, 0]
+    if masks.shape[2] % 8:
+        masks = F.pad(masks, (0, -masks.shape[2] % 8))
+    pixels = masks.bool().contiguous().view(-1, 8)
+    where = pixels.view(torch.int64).flatten().nonzero()[:, 0]
+    return where, pixels[where]
+
+
+def average_precision(images: Sequence[Judged]) -> dict[str, float]:
+    """In percent AP and AP50, and AP-NAME and AP50-NAME of each class; NaN without objects."""
+    predictions = np.concatenate([np.zeros(0, PREDICTION), *(i.predictions for i in images)])
+    num_objects = sum((i.num_objects for i in images), np.zeros(len(THINGS), np.int64))
+    # An object's number is that of a region of its image: now one of all images.
+    image = np.repeat(np.arange(len(images)), [len(i.predictions) for i in images])
+    is_object = predictions["object"] >= 0
+    predictions["object"][is_object] += LABEL_DIVISOR * NUM_LABELS * image[is_object]
+    table = np.array(  # (8,10)
+        [
+            _average_precisions(predictions[predictions["thing"] == thing], num)
+            for thing, num in enumerate(num_objects)
+        ]
+    )
+    measured = table[num_objects > 0]
+    overall = measured if len(measured) else np.full((1, len(OVERLAPS)), np.nan)
+    results = {"AP": overall.mean(), "AP50": overall[:, 0].mean()}
+    results |= {f"AP-{name}": row.mean() for name, row in zip(THINGS, table)}
+    results |= {f"AP50-{name}": row[0] for name, row in zip(THINGS, table)}
     return {name: 100 * float(value) for name, value in results.items()}
+
+
+def _average_precisions(predictions: np.ndarray, num_objects: int) -> np.ndarray:
+    """(P,) PREDICTION of one class -> (10,), by OVERLAPS."""
+    if num_objects == 0:
+        return np.full(len(OVERLAPS), np.nan)
+    # The predictions of an object one after the other, the best one last.
+    predictions = predictions[np.lexsort((predictions["score"], predictions["object"]))]
+    result = []
+    for overlap in OVERLAPS:
+        is_hit = predictions["iou"] > overlap
+        found = predictions[is_hit & (predictions["object"] >= 0)]
+        is_best = np.append(found["object"][1:] != found["object"][:-1], True)[: len(found)]
+        wrong = predictions[~is_hit & (predictions["ignored"] <= overlap)]
+        scores = np.concatenate([found["score"], wrong["score"]])
+        is_right = np.concatenate([is_best, np.zeros(len(wrong), bool)])
+        result.append(area_under_curve(scores, is_right, num_objects))
+    return np.array(result)
+
+
+def area_under_curve(scores: np.ndarray, is_right: np.ndarray, num_objects: int) -> float:
+    """Of precision over recall, by trapezoids, from precision 1 at recall 0; 0 if P = 0.
+
+    Shapes: (P,), (P,) bool
+    """
+    order = np.argsort(-scores)
+    scores = scores[order]
+    # Predictions that score the same are taken all at once.
+    taken = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)[: len(scores)]) + 1
+    num_right = np.append(0, is_right[order].cumsum())[taken]
+    precision = np.append(1.0, num_right / taken)
+    recall = np.append(0.0, num_right / num_objects)
+    return float(np.diff(recall) @ (precision[1:] + precision[:-1]) / 2)

@@ -17,10 +17,14 @@ from detectron2.structures import Instances
 from PIL import Image
 
 import mask2former
-from mask2former.evaluation.cityscapes_instances import average_precision, match_instances
+from mask2former.evaluation.cityscapes_instances import (
+    THINGS,
+    average_precision,
+    judge,
+    regions_of,
+)
 from mask2former.layers.packed_masks import PackedMasks
 
-THINGS = ["person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"]
 SCRIPT = "cityscapesscripts.evaluation.evalInstanceLevelSemanticLabeling"
 COPIED = "deeplearning.projects.cityscapesApi"
 SIZE = (40, 60)
@@ -89,20 +93,19 @@ def test_average_precision(cityscapes, pack):
     name, images = cityscapes
     evaluator = CityscapesInstanceEvaluator(name)
     evaluator.reset()
-    matches = []
+    judged = []
     for file_name, ids, predictions in images:
         instances = instances_of(predictions)
         instances.pred_masks = pack(instances.pred_masks)
         evaluator.process([{"file_name": f"aachen/{file_name}"}], [{"instances": instances}])
-        classes, scores, masks = zip(*predictions)
-        names = [THINGS[c] for c in classes]
-        matches.append(match_instances(names, list(scores), np.array(masks), ids))
+        classes, scores, masks = (np.array(values) for values in zip(*predictions))
+        judged.append(judge(classes, scores, torch.from_numpy(masks), regions_of(ids)))
     folder = Path(evaluator._temp_dir)
     assert len(list(folder.glob("*_pred.txt"))) == 3
     results = evaluator.evaluate()
     assert not folder.exists()
     assert list(results) == ["segm"] and list(results["segm"]) == ["AP", "AP50"]
-    expected = average_precision(matches)
+    expected = average_precision(judged)
     assert 10 < expected["AP"] < expected["AP50"] < 95
     for metric in ("AP", "AP50"):
         assert results["segm"][metric] == pytest.approx(expected[metric], rel=1e-9)

@@ -190,6 +190,7 @@ def test_odd_number_of_words():
         (["MODEL.MASK_FORMER.TEST.SEMANTIC_ON", "False"], "set one of them to True"),
         (["TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "()"], "MIN_SIZES=() and MAX_SIZE="),
         (["TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "(0,9)"], "MIN_SIZES=(0, 9) and"),
+        (["TEST.EVALUATOR", "slow"], "TEST.EVALUATOR='slow'; set it to fast or reference"),
         (["SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "all"], "set it to one of full_model, value, norm"),
         (["INPUT.CROP.SIZE", "[0, 0]"], "INPUT.CROP.SIZE=[0, 0]; set it to a height and a width"),
         (["MODEL.SEM_SEG_HEAD.IN_FEATURES", "['res9']"], "names res9; take some of res2, res3, "),

@@ -123,7 +123,9 @@ def messages_of(caplog, *names):
         logging.getLogger("mask2former").propagate = True
         for name in names:
             build_evaluator(config(*ALL), name, "")
-    return [r.getMessage() for r in caplog.records if r.name == "mask2former.evaluation.build"]
+    messages = [r.getMessage() for r in caplog.records if r.name == "mask2former.evaluation.build"]
+    judged = [message for message in messages if " is judged by " in message]
+    return [message for message in messages if message not in judged], judged
 
 
 def test_what_is_measured_on_segments_is_said(minis, caplog):
@@ -133,7 +135,10 @@ def test_what_is_measured_on_segments_is_said(minis, caplog):
     ]
     register_changed("ade20k_panoptic_val", samples, json_file="nowhere.json")
     others = "mapillary_vistas_panoptic_val", "coco_2017_val_panoptic", "ade20k_panoptic_val"
-    messages = messages_of(caplog, "changed", *others)
+    messages, judged = messages_of(caplog, "changed", *others)
+    assert judged[1:] == [
+        f"{name} is judged by our own evaluators: PQ, AP, mIoU" for name in others
+    ]
     measured = [m.partition(" is measured on the panoptic segments (")[0] for m in messages]
     assert measured == ["AP", "mIoU", "AP", "mIoU"]
     assert "nowhere.json: not there, but changed names it as json_file" in messages[0]
@@ -147,7 +152,8 @@ def test_what_is_left_out_is_said(minis, caplog):
     samples = DatasetCatalog.get("coco_2017_val_panoptic")
     samples = [{key: sample[key] for key in kept} for sample in samples]
     register_changed("coco_2017_val_panoptic", samples, json_file="nowhere.json")
-    messages = messages_of(caplog, "changed")
+    messages, judged = messages_of(caplog, "changed")
+    assert judged == ["changed is judged by our own evaluators: PQ"]
     assert [m.split(":")[0] for m in messages] == ["No AP", "No mIoU"]
     assert all("its dicts have no pan_seg_file_name" in m for m in messages)
 

@@ -3,6 +3,7 @@
 import copy
 import math
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,12 @@ from detectron2.structures import Instances
 from PIL import Image
 
 from mask2former.evaluation import CityscapesInstanceEvaluator
-from mask2former.evaluation.cityscapes_instances import THINGS, average_precision, match_instances
+from mask2former.evaluation.cityscapes_instances import (
+    THINGS,
+    average_precision,
+    judge,
+    regions_of,
+)
 
 SIZE = (48, 64)
 # What ground truth has: things, groups, stuff, void, and instances that nobody evaluates.
@@ -123,7 +129,7 @@ def test_order_of_images_and_number_of_processes_change_nothing(dataset, monkeyp
         evaluator = CityscapesInstanceEvaluator(name)
         for i in chosen:
             evaluator.process([samples[i]], [{"instances": instances_of(predictions[i])}])
-        parts.append(evaluator.matches)
+        parts.append(evaluator.judged)
     monkeypatch.setattr("detectron2.utils.comm.gather", lambda data: parts)
     found = CityscapesInstanceEvaluator(name).evaluate()["segm"]
     assert found == pytest.approx(whole, rel=1e-12, nan_ok=True)
@@ -134,8 +140,9 @@ def car(*predictions, truth):
     ids = np.full(SIZE, 7, np.uint16)
     for number, mask in truth.items():
         ids[mask] = number
-    names, confidences, masks = zip(*[("car", c, m) for c, m in predictions])
-    result = average_precision([match_instances(names, confidences, np.array(masks), ids)])
+    scores, masks = (np.array(values) for values in zip(*predictions))
+    things = np.full(len(predictions), THINGS.index("car"))
+    result = average_precision([judge(things, scores, torch.from_numpy(masks), regions_of(ids))])
     return result["AP-car"], result["AP50-car"]
 
 
@@ -184,8 +191,10 @@ def test_nothing_found_and_nothing_there(dataset):
     name, samples, _, _ = dataset
     found = evaluate(name, samples, [[], [], [], []])
     assert found["AP"] == found["AP50"] == 0
-    empty = average_precision([match_instances([], [], np.zeros((0, *SIZE), bool), np.zeros(SIZE))])
-    assert all(map(math.isnan, empty.values()))
+    nothing = np.zeros(0, np.int64), np.zeros(0), torch.zeros(0, *SIZE, dtype=torch.bool)
+    void = judge(*nothing, regions_of(np.zeros(SIZE, np.uint16)))
+    for images in ([void, void], []):
+        assert all(map(math.isnan, average_precision(images).values()))
 
 
 def test_classes_follow_the_metadata(dataset):
@@ -204,16 +213,23 @@ def test_classes_follow_the_metadata(dataset):
 
 
 def test_mistakes_are_one_sentence(dataset):
-    name, _, truths, _ = dataset
+    name, samples, _, _ = dataset
     evaluator = CityscapesInstanceEvaluator(name)
     elsewhere = {"file_name": "leftImg8bit/val/ulm/ulm_000000_000019_leftImg8bit.png"}
     with pytest.raises(FileNotFoundError, match="ulm_000000_000019_gtFine_instanceIds"):
         evaluator.process([elsewhere], [{"instances": instances_of([])}])
-    small = np.zeros((0, 3, 4), bool)
-    with pytest.raises(ValueError, match=r"shape \(48, 64\) .* masks of shape \(3, 4\)"):
-        match_instances([], [], small, truths[0])
-    with pytest.raises(ValueError, match="ids up to 255"):
-        match_instances([], [], np.zeros((0, 2, 2), bool), np.full((2, 2), 255))
+    small = Instances((3, 4), scores=torch.zeros(0), pred_classes=torch.zeros(0))
+    small.pred_masks = torch.zeros(0, 3, 4, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"bonn_000001.*\(48, 64\) .* masks of shape \(3, 4\)"):
+        evaluator.process([samples[1]], [{"instances": small}])
+    unknown = instances_of([("car", 0.5, np.ones(SIZE, bool))])
+    unknown.pred_classes += len(THINGS)
+    with pytest.raises(ValueError, match=r"bonn_000001.*: a prediction of class 10, .* has 8"):
+        evaluator.process([samples[1]], [{"instances": unknown}])
+    path = Path(evaluator.gt_dir) / "bonn" / "bonn_000001_000019_gtFine_instanceIds.png"
+    Image.fromarray(np.full(SIZE, 255, np.uint8)).save(path)
+    with pytest.raises(ValueError, match=r"bonn_000001.* ids up to 255"):
+        evaluator.process([samples[1]], [{"instances": instances_of([])}])
     MetadataCatalog.get("odd_classes").set(gt_dir="", thing_classes=["car", "tank"])
     with pytest.raises(ValueError, match="odd_classes: thing_classes has 'tank'"):
         CityscapesInstanceEvaluator("odd_classes")
