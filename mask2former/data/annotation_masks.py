@@ -5,12 +5,12 @@ flipped and cropped, so that their borders are drawn once, at the size at which 
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pycocotools.mask
-from detectron2.data import transforms as T
-from detectron2.structures import polygons_to_bitmask
+
+from mask2former.layers.run_lengths import counts_of
 
 # Polygons, each (P,2) float64 as x, y, or a mask (H,W) uint8.
 Segmentation = list[np.ndarray] | np.ndarray
@@ -53,9 +53,14 @@ def draw(segmentation: Segmentation, height: int, width: int) -> np.ndarray:
     """The mask (H,W) bool of a segmentation; polygons are united."""
     if isinstance(segmentation, np.ndarray):
         return segmentation.astype(bool)
-    clipped = [clip_polygon(polygon, height, width) for polygon in segmentation]
-    flat = [polygon.reshape(-1) for polygon in clipped if len(polygon) >= 3]
-    return polygons_to_bitmask(flat, height, width)
+    return pycocotools.mask.decode(_unite(segmentation, height, width)).astype(bool)
+
+
+def run_lengths(segmentation: Segmentation, height: int, width: int) -> np.ndarray:
+    """(R,) the lengths of the runs of its mask, down the columns, the first of background."""
+    if isinstance(segmentation, np.ndarray):
+        return counts_of(encode(segmentation)["counts"])
+    return counts_of(_unite(segmentation, height, width)["counts"])
 
 
 def encode(mask: np.ndarray) -> dict[str, Any]:
@@ -68,14 +73,22 @@ def box(mask: np.ndarray) -> list[int]:
     return pycocotools.mask.toBbox(encode(mask)).astype(int).tolist()
 
 
-def transform(segmentation: Segmentation, transforms: T.Transform) -> Segmentation:
+class Movement(Protocol):
+    """What happened to a picture."""
+
+    def labels(self, label: np.ndarray, rule: str) -> np.ndarray: ...
+
+    def coords(self, xy: np.ndarray) -> np.ndarray: ...
+
+
+def transform(segmentation: Segmentation, geometry: Movement) -> Segmentation:
     """Move a segmentation as its picture was moved.
 
     Corners are moved one by one, also by a crop: `draw` cuts off what then lies outside.
     """
     if isinstance(segmentation, np.ndarray):
-        return transforms.apply_segmentation(segmentation)
-    return [transforms.apply_coords(polygon.copy()) for polygon in segmentation]
+        return geometry.labels(segmentation, "pillow")
+    return [geometry.coords(polygon) for polygon in segmentation]
 
 
 def clip_polygon(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -96,6 +109,15 @@ def clip_polygon(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
         points = np.stack([polygon, crossing], axis=1)  # (P,2,2): each corner, then a crossing
         polygon = points[np.stack([inside, crosses], axis=1)]
     return polygon
+
+
+def _unite(polygons: list[np.ndarray], height: int, width: int) -> dict[str, Any]:
+    """The compressed run lengths of all of them together."""
+    clipped = [clip_polygon(polygon, height, width) for polygon in polygons]
+    flat = [polygon.reshape(-1) for polygon in clipped if len(polygon) >= 3]
+    if not flat:
+        return encode(np.zeros((height, width), np.uint8))
+    return pycocotools.mask.merge(pycocotools.mask.frPyObjects(flat, height, width))
 
 
 def _area(polygon: np.ndarray) -> float:
@@ -140,7 +162,7 @@ def _decode(rle: dict, height: int, width: int) -> np.ndarray:
             covered = sum(counts)
             rle = pycocotools.mask.frPyObjects(rle, height, width)
         else:
-            covered = _num_covered(counts.encode() if isinstance(counts, str) else counts)
+            covered = counts_of(counts).sum()
         # Where run lengths end early, pycocotools leaves what the memory held before.
         if covered != height * width:
             raise ValueError(f"they cover {covered}")
@@ -149,21 +171,3 @@ def _decode(rle: dict, height: int, width: int) -> np.ndarray:
         raise ValueError(
             f"its segmentation has run lengths that do not fill {height}x{width} pixels ({error})"
         ) from error
-
-
-def _num_covered(counts: bytes) -> int:
-    """How many pixels compressed run lengths cover.
-
-    COCO's compression: a number is digits of 5 bits, the lowest first, each a character from "0"
-    on; 32 says that another follows, 16 of the last is the sign. From the fourth on, a number is
-    the difference to the one before the last.
-    """
-    digits = np.frombuffer(counts, np.uint8).astype(np.int64) - ord("0")
-    last = np.flatnonzero(digits & 32 == 0)
-    if len(last) == 0 or last[-1] != len(digits) - 1:
-        raise ValueError("they break off")
-    starts = np.append(0, last[:-1] + 1)
-    place = np.arange(len(digits)) - starts.repeat(last - starts + 1)
-    numbers = np.add.reduceat((digits & 31) << 5 * place, starts)
-    numbers -= (digits[last] & 16) << 5 * place[last] + 1
-    return int(numbers[0] + numbers[1::2].cumsum().sum() + numbers[2::2].cumsum().sum())

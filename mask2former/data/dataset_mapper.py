@@ -6,7 +6,6 @@ H W the size of the transformed and padded image
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -15,15 +14,14 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
 
 from mask2former.data.augmentation import (
-    IMAGE_PADDING,
     Recipe,
     detr_recipe,
     instance_recipe,
     large_scale_jitter_recipe,
-    pad_to_multiple,
     semantic_recipe,
     test_recipe,
 )
+from mask2former.data.compact import plain
 from mask2former.data.sample_files import read_image, read_picture
 from mask2former.data.targets import (
     InstanceTargets,
@@ -153,16 +151,21 @@ class MaskFormerDatasetMapper:
         class_map = truth = None
         if self.is_train:
             class_map, truth = self.targets.read(dataset_dict, size, read_image)
+        if class_map is not None:
+            class_map = class_map.astype(np.float64)
         augmented = T.AugInput(image, sem_seg=class_map)
         transforms = augmented.apply_augmentations(self.augmentations)
         image = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
         if not self.is_train:
             sample["image"] = image
             return sample
-        pad = partial(pad_to_multiple, divisor=self.size_divisibility)
-        sample["image"] = pad(image, IMAGE_PADDING)
-        moved = Moved(transforms, tuple(image.shape[1:]), augmented.sem_seg, pad)
+        sample["image"] = image
+        divisor = max(self.size_divisibility, 1)
+        frame = tuple(-(-side // divisor) * divisor for side in image.shape[1:])
+        sample["padded_size"] = frame
+        moved = Moved(transforms, tuple(image.shape[1:]), frame)
         sample.update(self.targets.build(truth, moved))
+        sample = plain(sample)
         return sample
 
 

@@ -1,6 +1,10 @@
 """From ground truth to what the criterion learns: a class and a binary mask per target.
 
-N targets, H0 W0 the size of the picture's file, H W that of the transformed and padded image
+Masks stay as small as they are told: labels as one map, objects as lengths of runs. Where they are
+needed, they are drawn.
+
+N targets, H0 W0 the size of the picture's file, h w that of what the transforms left of it, H W with
+padding
 """
 
 from collections.abc import Callable, Sequence
@@ -10,12 +14,14 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from detectron2.data import transforms as T
-from detectron2.structures import Instances
 from panopticapi.utils import rgb2id
 
 from mask2former.data import annotation_masks
+from mask2former.data.compact import GroundTruth, ground_truth
 from mask2former.data.errors import SampleError
 from mask2former.data.sample_files import check_label_map, check_label_values, count_values
+from mask2former.layers.label_masks import LabelMasks
+from mask2former.layers.run_length_masks import RunLengthMasks
 
 # What a dataset gives for each picture -> the INPUT.DATASET_MAPPER_NAMEs that learn from it.
 MAPPERS_OF_KIND = {
@@ -23,6 +29,9 @@ MAPPERS_OF_KIND = {
     "annotations": "mask_former_instance or coco_instance_lsj",
     "pan_seg_file_name": "mask_former_panoptic, coco_panoptic_lsj or detr_panoptic",
 }
+
+_NUM_IDS = 1 << 24  # that a colour of three bytes can tell of
+_NUMBER_TYPES = (np.uint8, np.int16, np.int32)  # those that torch has as well
 
 ReadImage = Callable[[str, str | None], np.ndarray]  # (path, a PIL mode or None) -> pixels
 
@@ -32,8 +41,17 @@ class Moved(NamedTuple):
 
     transforms: T.Transform
     size: tuple[int, int]  # (h, w) after the transforms
-    class_map: np.ndarray | None  # (h,w), if `read` gave one
-    pad: Callable[[torch.Tensor, int], torch.Tensor]  # (...,h,w), value -> (...,H,W)
+    frame: tuple[int, int]  # (H, W), with the padding
+
+    def labels(self, label: np.ndarray, rule: str) -> np.ndarray:
+        """(H0,W0,...) whole numbers -> (h,w,...)"""
+        # detectron2 resizes doubles by torch's rule for the nearest neighbour, uint8 by Pillow's.
+        kind = np.float64 if rule == "torch" else np.uint8
+        return self.transforms.apply_segmentation(label.astype(kind)).astype(label.dtype)
+
+    def coords(self, xy: np.ndarray) -> np.ndarray:
+        """(P,2) -> (P,2)"""
+        return self.transforms.apply_coords(xy.copy())
 
 
 class Targets(Protocol):
@@ -52,10 +70,7 @@ class Targets(Protocol):
         """
 
     def build(self, truth: Any, moved: Moved) -> dict:
-        """The sample's new entries, among them instances: gt_classes (N,), gt_masks (N,H,W) bool.
-
-        N may be 0.
-        """
+        """The new entries of a compact sample, among them instances: N targets, perhaps none."""
 
 
 @dataclass(frozen=True)
@@ -67,25 +82,22 @@ class SemanticTargets:
 
     def read(
         self, sample: dict, size: tuple[int, int], read_image: ReadImage
-    ) -> tuple[np.ndarray, None]:
+    ) -> tuple[np.ndarray, np.ndarray]:
         path = _require(sample, "sem_seg_file_name")
         label = read_image(path, None)
         check_label_map(path, label)
         check_size(sample["file_name"], size, label.shape[:2], "labels have")
         values, _ = count_values(label)
         check_label_values(path, values, self.num_classes, self.ignore_value)
-        # As double, like the official mapper: detectron2 resizes uint8 by another rule for the
-        # nearest neighbour (Pillow's) than floats (torch's), and single precision rounds apart.
-        return label.astype(np.float64), None
+        return label, label
 
-    def build(self, truth: None, moved: Moved) -> dict:
-        """Adds sem_seg (H,W) int64 as well."""
-        label = torch.from_numpy(np.ascontiguousarray(moved.class_map)).long()
-        label = moved.pad(label, self.ignore_value)
-        classes = label.flatten().bincount().nonzero().flatten()
-        classes = classes[classes != self.ignore_value]
-        masks = label == classes[:, None, None]
-        return {"sem_seg": label, "instances": _instances(classes, masks)}
+    def build(self, truth: np.ndarray, moved: Moved) -> dict:
+        """Adds ignore_value, of pixels of no target."""
+        label = moved.labels(truth, "torch")  # the official mapper's are doubles
+        masks, areas = _label_masks(label, range(self.num_classes), moved.frame)
+        instances = ground_truth(torch.arange(self.num_classes), masks)
+        instances = _seen(instances, areas, drop_empty=True)
+        return {"ignore_value": self.ignore_value, "instances": instances}
 
 
 @dataclass(frozen=True)
@@ -117,13 +129,14 @@ class InstanceTargets:
         return None, objects
 
     def build(self, truth: list[tuple[int, annotation_masks.Segmentation]], moved: Moved) -> dict:
+        counts = []
+        for _, segmentation in truth:
+            segmentation = annotation_masks.transform(segmentation, moved)
+            counts.append(annotation_masks.run_lengths(segmentation, *moved.size))
         classes = torch.tensor([category for category, _ in truth], dtype=torch.int64)
-        masks = np.zeros((len(truth), *moved.size), dtype=bool)
-        for mask, (_, segmentation) in zip(masks, truth):
-            segmentation = annotation_masks.transform(segmentation, moved.transforms)
-            mask[:] = annotation_masks.draw(segmentation, *moved.size)
-        masks = moved.pad(torch.from_numpy(masks), 0)
-        return {"instances": _instances(classes, masks, self.drop_empty)}
+        masks = RunLengthMasks.from_counts(counts, moved.size, moved.frame)
+        areas = torch.tensor([lengths[1::2].sum() for lengths in counts])
+        return {"instances": _seen(ground_truth(classes, masks), areas, self.drop_empty)}
 
 
 class _Panoptic(NamedTuple):
@@ -151,26 +164,27 @@ class PanopticTargets:
         for segment in segments:
             where = f"{path}: segment {segment['id']}"
             check_category(where, segment, self.num_classes)
-            if segment["id"] == 0:
-                raise SampleError(f"{where}: the id 0 is that of no segment; give another one")
+            if not 0 < segment["id"] < _NUM_IDS:
+                raise SampleError(
+                    f"{where}: 0 is the id of no segment, and colours tell of ids up to "
+                    f"{_NUM_IDS - 1}; give another one"
+                )
         truth = _Panoptic(path, colors, segments)
         return (self._class_map(truth) if self.with_class_map else None), truth
 
     def build(self, truth: _Panoptic, moved: Moved) -> dict:
-        # As colours, like the official mapper: what is uint8 is resized by Pillow's rule.
-        ids = rgb2id(moved.transforms.apply_segmentation(truth.colors))  # (h,w)
-        ids = moved.pad(torch.from_numpy(np.ascontiguousarray(ids)), 0)
+        # The official mapper's are colours, which Pillow resizes.
+        ids = rgb2id(moved.labels(truth.colors, "pillow"))  # (h,w)
         learned = [segment for segment in truth.segments if not segment.get("iscrowd", 0)]
-        segment_ids = torch.tensor([segment["id"] for segment in learned], dtype=ids.dtype)
-        classes = torch.tensor([int(s["category_id"]) for s in learned], dtype=torch.int64)
-        masks = ids == segment_ids[:, None, None]
-        if len(learned) and not masks.any():  # by the crop, or always?
+        masks, areas = _label_masks(ids, [segment["id"] for segment in learned], moved.frame)
+        if len(learned) and not areas.any():  # by the crop, or always?
             _check_any_segment(truth)
-        return {"instances": _instances(classes, masks, self.drop_empty)}
+        classes = torch.tensor([int(s["category_id"]) for s in learned], dtype=torch.int64)
+        return {"instances": _seen(ground_truth(classes, masks), areas, self.drop_empty)}
 
     def _class_map(self, truth: _Panoptic) -> np.ndarray:
         ids = rgb2id(truth.colors)
-        classes = np.full(ids.shape, self.ignore_value, dtype=np.float64)
+        classes = np.full(ids.shape, self.ignore_value)
         for segment in truth.segments:
             classes[ids == segment["id"]] = segment["category_id"]
         return classes
@@ -233,11 +247,25 @@ def _check_any_segment(truth: _Panoptic) -> None:
         )
 
 
-def _instances(classes: torch.Tensor, masks: torch.Tensor, drop_empty: bool = False) -> Instances:
-    if drop_empty:
-        seen = masks.flatten(1).any(dim=1)
-        classes, masks = classes[seen], masks[seen]
-    instances = Instances(tuple(masks.shape[-2:]))
-    instances.gt_classes = classes
-    instances.gt_masks = masks
-    return instances
+def _label_masks(
+    ids: np.ndarray, wanted: Sequence[int], frame: tuple[int, int]
+) -> tuple[LabelMasks, torch.Tensor]:
+    """Masks of N wanted ids of a map (h,w), and how many pixels each has: (N,).
+
+    The map is renumbered, so that bytes do for most: 0 is what nobody wants, then the wanted ones.
+    """
+    number_type = next(t for t in _NUMBER_TYPES if len(wanted) <= np.iinfo(t).max)
+    table = np.zeros(_NUM_IDS, number_type)  # memory that nobody looks at is not taken
+    table[list(wanted)] = np.arange(1, len(wanted) + 1)
+    labels = torch.from_numpy(table.take(ids))
+    values = torch.from_numpy(table[list(wanted)])  # an id that is wanted twice has one number
+    areas = labels.flatten().bincount(minlength=len(wanted) + 1)[values.long()]
+    return LabelMasks(labels, values, frame), areas
+
+
+def _seen(found: GroundTruth, areas: torch.Tensor, drop_empty: bool) -> GroundTruth:
+    """Those that have an area (N,) left, or all."""
+    if not drop_empty:
+        return found
+    seen = areas > 0
+    return ground_truth(found.gt_classes[seen], found.gt_masks[seen])
