@@ -25,6 +25,8 @@ def add_maskformer2_config(cfg: CN) -> None:
     # new: fast, our own evaluators, or reference, the tools whose numbers they give: pycocotools,
     # panopticapi, cityscapesscripts and detectron2's SemSegEvaluator
     cfg.TEST.EVALUATOR = "fast"
+    # new: keep what an evaluation judges (docs/evaluation.md): in OUTPUT_DIR/inference/predictions
+    cfg.TEST.SAVE_PREDICTIONS = False
     # new: torch.compile backbone and head, for images of all sizes; the first steps take minutes
     cfg.MODEL.COMPILE = False
     cfg.MODEL.DEVICE = "auto"  # new value: sdaa, cuda, mps, cpu, the first that is there

@@ -8,6 +8,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 
 from mask2former.evaluation.measures import MEASURES, Measure
+from mask2former.evaluation.predictions import PredictionWriter
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +21,8 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str) -> Dataset
 
     TEST.EVALUATOR says which: ours, or those that leave the numbers to the reference tools. AP and
     mIoU of a panoptic dataset that has no files for them are measured on its segments, or left out
-    if it has no things. The log says so, and who judges.
+    if it has no things. The log says so, and who judges. With TEST.SAVE_PREDICTIONS, what is judged
+    is also written.
 
     Args:
         output_dir: where they may write.
@@ -62,7 +64,12 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str) -> Dataset
     is_fast = cfg.TEST.EVALUATOR == "fast"
     logger.info("%s is judged by %s", dataset_name, _who_judges(measures, is_fast))
     makers = [measure.fast if is_fast else measure.reference for measure in measures]
-    return DatasetEvaluators([make(cfg, dataset_name, output_dir) for make in makers])
+    evaluators = [make(cfg, dataset_name, output_dir) for make in makers]
+    if cfg.TEST.SAVE_PREDICTIONS:
+        # First, so that they are there even if judging them fails.
+        judged = {measure.output for measure in measures}
+        evaluators.insert(0, PredictionWriter(dataset_name, judged, output_dir))
+    return DatasetEvaluators(evaluators)
 
 
 def model_outputs(cfg: CfgNode) -> set[str]:

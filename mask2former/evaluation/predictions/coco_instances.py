@@ -1,0 +1,132 @@
+"""Instances as COCO's results: one JSON of boxes, scores and run lengths."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycocotools.mask
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.structures import Boxes, BoxMode, Instances
+
+from mask2former.evaluation.predictions.format import Format, check_size
+from mask2former.evaluation.predictions.png import ADVICE
+from mask2former.files import read_json
+from mask2former.layers.packed_masks import PackedMasks
+from mask2former.layers.run_lengths import counts_of, encode
+
+KEYS = ("image_id", "category_id", "score", "segmentation")
+
+
+class CocoInstances(Format):
+    """coco_instances_results.json. An image that it does not list has no instances.
+
+    Instances of classes that have no category id, as stuff has none, are not written.
+    """
+
+    output = "instances"
+    entry = "coco_instances_results.json"
+    brackets = ("[", "]")
+
+    def __init__(self, dataset_name: str) -> None:
+        super().__init__(dataset_name)
+        # Category id -> class; None: they are the same, as COCOEvaluator has it.
+        self.class_of = MetadataCatalog.get(dataset_name).get("thing_dataset_id_to_contiguous_id")
+
+    def write(self, folder: Path, sample: dict, value: Instances) -> list[dict]:
+        classes = value.pred_classes.tolist()
+        if self.class_of is not None:
+            category_of = {contiguous: category for category, contiguous in self.class_of.items()}
+            things = [i for i, contiguous in enumerate(classes) if contiguous in category_of]
+            value = value[torch.tensor(things, dtype=torch.int64, device=value.pred_classes.device)]
+            classes = [category_of[classes[i]] for i in things]
+        if not classes:
+            return []
+        boxes = value.pred_boxes.tensor.cpu()
+        boxes = BoxMode.convert(boxes, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS).tolist()
+        columns = classes, boxes, value.scores.tolist(), encode(value.pred_masks)
+        return [
+            {
+                "image_id": sample["image_id"],
+                "category_id": category,
+                "bbox": box,
+                "score": score,
+                "segmentation": {"size": mask["size"], "counts": mask["counts"].decode("ascii")},
+            }
+            for category, box, score, mask in zip(*columns)
+        ]
+
+    def open(self, folder: Path, samples: Sequence[dict]) -> None:
+        self.path = folder / self.entry
+        results = read_json(self.path, ADVICE, ADVICE)
+        if not isinstance(results, list):
+            raise ValueError(f"{self.path}: no list; COCO's results are a list of instances")
+        known = {sample["image_id"] for sample in samples}
+        self.of_image: dict[int | str, list[dict]] = defaultdict(list)
+        for number, result in enumerate(results):
+            problem = self._problem(result, known)
+            if problem is not None:
+                raise ValueError(f"{self.path}: result {number} {problem}")
+            self.of_image[result["image_id"]].append(result)
+
+    def _problem(self, result: Any, known: set) -> str | None:
+        missing = [k for k in KEYS if not isinstance(result, dict) or k not in result]
+        if missing:
+            return f"has no {missing[0]}; COCO's results have {', '.join(KEYS)}"
+        for key, found, there in (
+            ("image", result["image_id"], known),
+            ("category", result["category_id"], self.class_of),
+        ):
+            if there is not None and found not in there:
+                return (
+                    f"is of {key} {found!r}, which {self.dataset_name} does not have; judge it as "
+                    "the dataset that was predicted"
+                )
+        return None
+
+    def read(self, sample: dict) -> Instances:
+        """PackedMasks, and scores of float64; boxes are those of the masks where none are given."""
+        size = sample["height"], sample["width"]
+        results = self.of_image.get(sample["image_id"], [])
+        masks = PackedMasks.zeros((len(results), *size))
+        boxes = np.zeros((len(results), 4))
+        for number, result in enumerate(results):
+            rle = self._run_lengths(result["segmentation"], sample)
+            mask = np.ascontiguousarray(
+                pycocotools.mask.decode(rle)
+            )  # else packing takes twice as long
+            masks.bits[number] = torch.from_numpy(np.packbits(mask, axis=1))
+            boxes[number] = result.get("bbox") or pycocotools.mask.toBbox(rle)
+        boxes[:, 2:] += boxes[:, :2]
+        classes = [result["category_id"] for result in results]
+        if self.class_of is not None:
+            classes = [self.class_of[category] for category in classes]
+        return Instances(
+            size,
+            pred_masks=masks,
+            pred_boxes=Boxes(torch.from_numpy(boxes)),
+            # As they stand there: rounded ones might change places.
+            scores=torch.tensor([r["score"] for r in results], dtype=torch.float64),
+            pred_classes=torch.tensor(classes, dtype=torch.int64),
+        )
+
+    def _run_lengths(self, mask: Any, sample: dict) -> dict:
+        """As pycocotools takes them, which does not ask whether they fit a picture."""
+        where = f"{self.path}: a mask of {sample['file_name']}"
+        if not isinstance(mask, dict) or not mask.keys() >= {"size", "counts"}:
+            raise ValueError(f"{where} is none of run lengths; give COCO's, with size and counts")
+        height, width = mask["size"]
+        check_size((height, width), sample, where)
+        if isinstance(mask["counts"], list):
+            mask = pycocotools.mask.frPyObjects(mask, height, width)
+        try:
+            runs = counts_of(mask["counts"])
+        except ValueError as error:
+            raise ValueError(f"{where} has broken run lengths ({error}); {ADVICE}") from error
+        if runs.min() < 0 or runs.sum() != height * width:
+            raise ValueError(
+                f"{where} has run lengths of another picture, of {runs.sum()} pixels; {ADVICE}"
+            )
+        return mask

@@ -1,0 +1,42 @@
+"""Numbers, one for each pixel, as PNGs."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from mask2former.files import open_picture
+
+ADVICE = "write the predictions again"  # about a file that is missing or broken
+
+
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """(H,W) bool, which take a bit each, uint8 or uint16; or (H,W,3) uint8, blue first."""
+    is_bool = pixels.dtype == bool
+    options = (cv2.IMWRITE_PNG_BILEVEL, 1) if is_bool else ()
+    written, data = cv2.imencode(".png", pixels.view(np.uint8) if is_bool else pixels, options)
+    assert written, (path, pixels.dtype, pixels.shape)
+    path.write_bytes(data)
+
+
+def write_segment_ids(path: Path, ids: np.ndarray) -> None:
+    """(H,W) of 0..2**24-1, as colours: id = R + 256 G + 256 * 256 B."""
+    channels = ids.astype("<u4").view(np.uint8).reshape(*ids.shape, 4)
+    write_png(path, np.ascontiguousarray(channels[..., 2::-1]))
+
+
+def read_numbers(path: Path) -> np.ndarray:
+    """(H,W) of an integer type, or bool of a picture of bits; of a palette the indices.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is cut off, no picture, or one of colours.
+    """
+    with open_picture(path, ADVICE) as image:
+        pixels = np.asarray(image)
+    if pixels.ndim != 2 or pixels.dtype.kind not in "bui":
+        raise ValueError(
+            f"{path}: a picture of mode {image.mode}, but a prediction has one whole number a "
+            f"pixel; {ADVICE}"
+        )
+    return pixels
