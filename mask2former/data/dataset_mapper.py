@@ -97,6 +97,7 @@ class MaskFormerDatasetMapper:
         image_format: str,
         targets: Targets | None,
         size_divisibility: int = -1,
+        compact: bool = False,
     ):
         """
         Args:
@@ -105,12 +106,15 @@ class MaskFormerDatasetMapper:
             image_format: a PIL mode, or "BGR".
             targets: builds the targets; None without training.
             size_divisibility: pad training images to a multiple of this; -1: do not pad.
+            compact: give training samples as the model MaskFormer takes them, which are smaller
+                than the official ones; see compact.py.
         """
         self.is_train = is_train
         self.augmentations = list(augmentations)
         self.image_format = image_format
         self.targets = targets
         self.size_divisibility = size_divisibility
+        self.compact = compact
         logger.info(f"Augmentations in {'training' if is_train else 'test'}: {augmentations}")
 
     @classmethod
@@ -138,6 +142,7 @@ class MaskFormerDatasetMapper:
             "image_format": cfg.INPUT.FORMAT,
             "targets": targets(cfg),
             "size_divisibility": cfg.INPUT.SIZE_DIVISIBILITY,
+            "compact": cfg.MODEL.META_ARCHITECTURE == "MaskFormer",
         }
 
     def __call__(self, dataset_dict: dict) -> dict:
@@ -165,8 +170,7 @@ class MaskFormerDatasetMapper:
         sample["padded_size"] = frame
         moved = Moved(transforms, tuple(image.shape[1:]), frame)
         sample.update(self.targets.build(truth, moved))
-        sample = plain(sample)
-        return sample
+        return sample if self.compact else plain(sample)
 
 
 # The official classes. Each keeps to its own recipe, whatever INPUT.DATASET_MAPPER_NAME says.

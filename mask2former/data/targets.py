@@ -3,8 +3,7 @@
 Masks stay as small as they are told: labels as one map, objects as lengths of runs. Where they are
 needed, they are drawn.
 
-N targets, H0 W0 the size of the picture's file, h w that of what the transforms left of it, H W with
-padding
+N targets, H0 W0 the size of the picture's file, h w what the transforms left of it, H W its frame
 """
 
 from collections.abc import Callable, Sequence

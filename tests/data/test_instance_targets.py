@@ -140,6 +140,18 @@ def test_clipping_keeps_what_is_inside(seed):
     assert annotation_masks.clip_polygon(inner, *SIZE) is inner
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_runs_are_those_of_the_drawn_mask(seed):
+    """Of several stars that reach over the border, of none, and of a mask."""
+    rng = np.random.RandomState(seed)
+    stars = [rng.uniform(-20, 70, (rng.randint(3, 9), 2)) for _ in range(seed % 4)]
+    mask = annotation_masks.draw(stars, *SIZE)
+    assert mask.any() == bool(stars)
+    for segmentation in (stars, mask.astype(np.uint8)):
+        runs = annotation_masks.run_lengths(segmentation, *SIZE)
+        assert (np.repeat(np.arange(len(runs)) % 2 > 0, runs) == mask.ravel(order="F")).all()
+
+
 def test_a_crop_may_leave_no_target(cfg, tmp_path):
     cfg.INPUT.DROP_EMPTY_MASKS = True
     cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE = True, "absolute", (10, 10)

@@ -124,6 +124,7 @@ def test_files_that_are_wrong(cfg, tmp_path):
         ({"category_id": -1}, ["category_id=-1"]),
         ({"category_id": None}, ["category_id=None"]),
         ({"id": 0}, ["segment 0", "no segment"]),
+        ({"id": 256**3}, ["segment 16777216", "up to 16777215"]),
     ],
 )
 def test_segments_that_are_wrong(cfg, tmp_path, change, words):

@@ -9,6 +9,7 @@ from detectron2.modeling import build_model
 from tiny_model import tiny_config
 
 from mask2former.data import build_mapper, build_train_loader
+from mask2former.data.compact import plain
 from mask2former.data.dataset_mapper import RECIPES
 from mask2former.data.datasets import register_all
 from mask2former.data.mini.cityscapes import ensure_mini_cityscapes
@@ -67,6 +68,20 @@ def test_the_loss_falls(name):
         total.backward()
         optimizer.step()
     assert totals[-1] < 0.9 * totals[0], totals
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_losses_are_those_of_the_official_form(name):
+    cfg = _config(name)
+    model = build_model(cfg).train()
+    batch = next(iter(build_train_loader(cfg, seed=2)))
+    losses = model(batch)
+    official = [plain(sample) for sample in batch]
+    for sample in official:
+        assert sample["image"].shape[1:] == sample["instances"].gt_masks.shape[1:]
+    expected = model(official)
+    assert losses.keys() == expected.keys()
+    assert all(torch.equal(losses[key], expected[key]) for key in losses), (losses, expected)
 
 
 @pytest.mark.parametrize(
