@@ -25,11 +25,32 @@ TRAIN_ID = np.full(256, NO_CLASS)  # of each label id
 TRAIN_ID[LABEL_ID] = range(len(LABEL_ID))
 
 
-class CityscapesLabels(Format):
+class CityscapesFormat(Format):
+    """A folder with a file for each image, which is found as cityscapesscripts find it."""
+
+    ending: str  # of these files
+
+    def open(self, folder: Path, samples: Sequence[dict]) -> None:
+        self.folder = folder / self.entry
+        self.files = files_by_frame(self.folder, self.ending)
+
+    def file_of(self, image_file: str) -> Path:
+        """
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        path = self.files.get(frame_of(image_file))
+        if path is None:
+            raise no_prediction(self.folder, image_file)
+        return path
+
+
+class CityscapesLabels(CityscapesFormat):
     """cityscapes_sem_seg/CITY_SEQUENCE_FRAME_labelIds.png, with label ids, not train ids."""
 
     output = "sem_seg"
     entry = "cityscapes_sem_seg"
+    ending = ".png"
 
     def write(self, folder: Path, sample: dict, value: Tensor) -> list[dict]:
         folder = folder / self.entry
@@ -39,15 +60,9 @@ class CityscapesLabels(Format):
         write_png(folder / name, LABEL_ID[train_ids].astype(np.uint8))
         return []
 
-    def open(self, folder: Path, samples: Sequence[dict]) -> None:
-        self.folder = folder / self.entry
-        self.files = files_by_frame(self.folder, ".png")
-
     def read(self, sample: dict) -> Tensor:
         """Train ids (H,W) int64"""
-        path = self.files.get(frame_of(sample["file_name"]))
-        if path is None:
-            raise no_prediction(self.folder, sample)
+        path = self.file_of(sample["file_name"])
         label_ids = read_numbers(path)
         check_size(label_ids.shape, sample, path)
         train_ids = TRAIN_ID[label_ids.clip(max=NUM_LABELS)]
@@ -60,7 +75,7 @@ class CityscapesLabels(Format):
         return torch.from_numpy(train_ids)
 
 
-class CityscapesInstances(Format):
+class CityscapesInstances(CityscapesFormat):
     """cityscapes_instances/CITY_SEQUENCE_FRAME_pred.txt: a line an instance.
 
     It has the mask's PNG, which is not 0 within it, the label id, and the score.
@@ -68,6 +83,7 @@ class CityscapesInstances(Format):
 
     output = "instances"
     entry = "cityscapes_instances"
+    ending = ".txt"
 
     def __init__(self, dataset_name: str) -> None:
         super().__init__(dataset_name)
@@ -88,17 +104,11 @@ class CityscapesInstances(Format):
         (folder / f"{frame}_pred.txt").write_text("".join(lines), encoding="utf-8")
         return []
 
-    def open(self, folder: Path, samples: Sequence[dict]) -> None:
-        self.folder = folder / self.entry
-        self.files = files_by_frame(self.folder, ".txt")
-
     def read(self, sample: dict) -> Instances:
         """PackedMasks, scores of float64, and boxes around the masks."""
-        path = self.files.get(frame_of(sample["file_name"]))
-        if path is None:
-            raise no_prediction(self.folder, sample)
+        path = self.file_of(sample["file_name"])
         size = sample["height"], sample["width"]
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         masks = PackedMasks.zeros((len(lines), *size))
         boxes, classes, scores = torch.zeros(len(lines), 4), [], []
         for number, line in enumerate(lines):

@@ -68,8 +68,8 @@ def check_size(shape: Sequence[int], sample: dict, where: str | Path) -> None:
         )
 
 
-def no_prediction(where: Path, sample: dict) -> FileNotFoundError:
+def no_prediction(where: Path, image_file: str) -> FileNotFoundError:
     return FileNotFoundError(
-        f"{where}: no prediction of {sample['file_name']}; predict all images of the dataset, and "
+        f"{where}: no prediction of {image_file}; predict all images of the dataset, and "
         "judge them as that dataset"
     )

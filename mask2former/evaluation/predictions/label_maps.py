@@ -50,7 +50,7 @@ class LabelMaps(Format):
         """(H,W) int64"""
         path = self.folder / self.names[sample["file_name"]]
         if not path.is_file():
-            raise no_prediction(path, sample)
+            raise no_prediction(path, sample["file_name"])
         labels = read_numbers(path)
         check_size(labels.shape, sample, path)
         if labels.max() >= self.num_classes:

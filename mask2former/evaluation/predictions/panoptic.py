@@ -60,7 +60,7 @@ class PanopticPngs(Format):
         """Segment ids (H,W) int32, and the segments with classes as category_id, and isthing."""
         entry = self.of_image.get(sample["image_id"])
         if entry is None:
-            raise no_prediction(self.path, sample)
+            raise no_prediction(self.path, sample["file_name"])
         png = self.folder / entry["file_name"]
         ids = read_segment_ids(str(png), ADVICE)
         check_size(ids.shape, sample, png)
