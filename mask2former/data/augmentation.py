@@ -1,20 +1,20 @@
 """What is done to a picture before the model sees it: one recipe per INPUT.DATASET_MAPPER_NAME.
 
-Geometry runs through detectron2's transforms, so that image and labels move together.
+What is drawn, and in which order, is detectron2's; geometry.py and colour.py do it.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
-from detectron2.projects.point_rend import ColorAugSSDTransform
 
-IMAGE_PADDING = 128  # official value: mid grey, about the mean of the normalisation
+from mask2former.data.colour import PhotometricDistortion
+from mask2former.data.sample_files import count_values
+from mask2former.layers.frames import IMAGE_PADDING
 
 _CROP_LENGTHS = (400, 500, 600)  # DETR's shortest edges of what is cropped
+_NUM_TRIES = 10  # detectron2's, for a crop in which no class takes too much
 
 Recipe = list[T.Augmentation | T.Transform]
 
@@ -22,7 +22,7 @@ Recipe = list[T.Augmentation | T.Transform]
 def semantic_recipe(cfg: CfgNode) -> Recipe:
     """Resize, crop by classes, colour, flip: the official `mask_former_semantic`."""
     options = cfg.INPUT
-    crop = T.RandomCrop_CategoryAreaConstraint(
+    crop = CropByClassArea(
         options.CROP.TYPE,
         options.CROP.SIZE,
         options.CROP.SINGLE_CATEGORY_MAX_AREA,
@@ -51,7 +51,7 @@ def large_scale_jitter_recipe(cfg: CfgNode) -> Recipe:
         )
     return [
         *_flip(cfg),
-        T.ResizeScale(low, high, side, side),
+        ResizeScale(low, high, side, side),
         # 0 in targets is no object and no segment.
         T.FixedSizeCrop((side, side), pad_value=IMAGE_PADDING, seg_pad_value=0),
     ]
@@ -83,6 +83,37 @@ class OneOf(T.Augmentation):
         return aug_input.apply_augmentations(chosen)
 
 
+class CropByClassArea(T.RandomCrop_CategoryAreaConstraint):
+    """Draws and decides as detectron2's, but counts whole numbers instead of sorting doubles."""
+
+    def get_transform(self, image: np.ndarray, sem_seg: np.ndarray | None) -> T.Transform:
+        """
+        Args:
+            image: only its size matters.
+            sem_seg: classes, or what has a shape and gives classes for two slices.
+        """
+        if self.single_category_max_area >= 1:
+            return self.crop_aug.get_transform(image)
+        for _ in range(_NUM_TRIES):
+            crop = self.crop_aug.get_transform(image)
+            shown = sem_seg[crop.y0 : crop.y0 + crop.h, crop.x0 : crop.x0 + crop.w]
+            classes, num_pixels = count_values(shown)
+            num_pixels = num_pixels[classes != self.ignored_category]
+            limit = num_pixels.sum() * self.single_category_max_area
+            if len(num_pixels) > 1 and num_pixels.max() < limit:
+                break
+        return crop
+
+
+class ResizeScale(T.ResizeScale):
+    """detectron2's, but no side of a very thin picture becomes 0 pixels by rounding."""
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        found = super().get_transform(image)
+        size = max(int(found.new_h), 1), max(int(found.new_w), 1)
+        return T.ResizeTransform(found.h, found.w, *size, found.interp)
+
+
 def test_recipe(cfg: CfgNode) -> Recipe:
     """Resize to MIN_SIZE_TEST, as detectron2 does; MIN_SIZE_TEST 0 keeps the picture's size."""
     options = cfg.INPUT
@@ -91,20 +122,12 @@ def test_recipe(cfg: CfgNode) -> Recipe:
     return [T.ResizeShortestEdge(options.MIN_SIZE_TEST, options.MAX_SIZE_TEST, "choice")]
 
 
-def pad_to_multiple(tensor: torch.Tensor, value: int, divisor: int) -> torch.Tensor:
-    """(...,H,W) -> (...,H',W'): pad right and below with `value` to multiples of `divisor`."""
-    if divisor <= 0:
-        return tensor
-    height, width = tensor.shape[-2:]
-    return F.pad(tensor, (0, -width % divisor, 0, -height % divisor), value=value)
-
-
 def _standard_recipe(cfg: CfgNode, crop: T.Augmentation) -> Recipe:
     recipe = [_resize(cfg)]
     if cfg.INPUT.CROP.ENABLED:
         recipe.append(crop)
     if cfg.INPUT.COLOR_AUG_SSD:
-        recipe.append(ColorAugSSDTransform(img_format=cfg.INPUT.FORMAT))
+        recipe.append(PhotometricDistortion(cfg.INPUT.FORMAT))
     return recipe + _flip(cfg)
 
 

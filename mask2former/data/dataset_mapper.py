@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
-import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
@@ -22,10 +21,10 @@ from mask2former.data.augmentation import (
     test_recipe,
 )
 from mask2former.data.compact import plain
-from mask2former.data.sample_files import read_image, read_picture
+from mask2former.data.geometry import draw, size_of
+from mask2former.data.sample_files import load_picture, read_image
 from mask2former.data.targets import (
     InstanceTargets,
-    Moved,
     PanopticTargets,
     SemanticTargets,
     Targets,
@@ -149,27 +148,21 @@ class MaskFormerDatasetMapper:
         sample = dict(dataset_dict)
         sample.pop("annotations", None)
         path = sample["file_name"]
-        image = read_picture(path, self.image_format)  # (H0,W0,3)
-        size = image.shape[:2]
+        picture = load_picture(path, self.image_format)
+        size = size_of(picture)
         expected = sample.setdefault("height", size[0]), sample.setdefault("width", size[1])
         check_size(path, size, expected, "annotation says")
         class_map = truth = None
         if self.is_train:
             class_map, truth = self.targets.read(dataset_dict, size, read_image)
-        if class_map is not None:
-            class_map = class_map.astype(np.float64)
-        augmented = T.AugInput(image, sem_seg=class_map)
-        transforms = augmented.apply_augmentations(self.augmentations)
-        image = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
+        geometry = draw(self.augmentations, picture, class_map)
+        # Channels first only to look at: the model takes either, and no pixel is moved for it.
+        sample["image"] = torch.from_numpy(geometry.image(picture)).permute(2, 0, 1)
         if not self.is_train:
-            sample["image"] = image
             return sample
-        sample["image"] = image
-        divisor = max(self.size_divisibility, 1)
-        frame = tuple(-(-side // divisor) * divisor for side in image.shape[1:])
-        sample["padded_size"] = frame
-        moved = Moved(transforms, tuple(image.shape[1:]), frame)
-        sample.update(self.targets.build(truth, moved))
+        geometry.pad_frame(self.size_divisibility)
+        sample["padded_size"] = geometry.frame
+        sample.update(self.targets.build(truth, geometry))
         return sample if self.compact else plain(sample)
 
 

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from detectron2.data import transforms as T
 from panopticapi.utils import rgb2id
 
 from mask2former.data import annotation_masks
 from mask2former.data.compact import GroundTruth, ground_truth
 from mask2former.data.errors import SampleError
+from mask2former.data.geometry import Geometry
 from mask2former.data.sample_files import check_label_map, check_label_values, count_values
 from mask2former.layers.label_masks import LabelMasks
 from mask2former.layers.run_length_masks import RunLengthMasks
@@ -35,24 +35,6 @@ _NUMBER_TYPES = (np.uint8, np.int16, np.int32)  # those that torch has as well
 ReadImage = Callable[[str, str | None], np.ndarray]  # (path, a PIL mode or None) -> pixels
 
 
-class Moved(NamedTuple):
-    """What happened to the picture, and must happen to its targets."""
-
-    transforms: T.Transform
-    size: tuple[int, int]  # (h, w) after the transforms
-    frame: tuple[int, int]  # (H, W), with the padding
-
-    def labels(self, label: np.ndarray, rule: str) -> np.ndarray:
-        """(H0,W0,...) whole numbers -> (h,w,...)"""
-        # detectron2 resizes doubles by torch's rule for the nearest neighbour, uint8 by Pillow's.
-        kind = np.float64 if rule == "torch" else np.uint8
-        return self.transforms.apply_segmentation(label.astype(kind)).astype(label.dtype)
-
-    def coords(self, xy: np.ndarray) -> np.ndarray:
-        """(P,2) -> (P,2)"""
-        return self.transforms.apply_coords(xy.copy())
-
-
 class Targets(Protocol):
     """Reads what an annotator said of a picture, and builds what the model learns from it."""
 
@@ -68,7 +50,7 @@ class Targets(Protocol):
             SampleError: the ground truth is missing, damaged, or of another picture or dataset.
         """
 
-    def build(self, truth: Any, moved: Moved) -> dict:
+    def build(self, truth: Any, geometry: Geometry) -> dict:
         """The new entries of a compact sample, among them instances: N targets, perhaps none."""
 
 
@@ -90,10 +72,10 @@ class SemanticTargets:
         check_label_values(path, values, self.num_classes, self.ignore_value)
         return label, label
 
-    def build(self, truth: np.ndarray, moved: Moved) -> dict:
+    def build(self, truth: np.ndarray, geometry: Geometry) -> dict:
         """Adds ignore_value, of pixels of no target."""
-        label = moved.labels(truth, "torch")  # the official mapper's are doubles
-        masks, areas = _label_masks(label, range(self.num_classes), moved.frame)
+        label = geometry.labels(truth, "torch")  # the official mapper's are doubles
+        masks, areas = _label_masks(label, range(self.num_classes), geometry.frame)
         instances = ground_truth(torch.arange(self.num_classes), masks)
         instances = _seen(instances, areas, drop_empty=True)
         return {"ignore_value": self.ignore_value, "instances": instances}
@@ -127,13 +109,15 @@ class InstanceTargets:
                 objects.append((category, segmentation))
         return None, objects
 
-    def build(self, truth: list[tuple[int, annotation_masks.Segmentation]], moved: Moved) -> dict:
+    def build(
+        self, truth: list[tuple[int, annotation_masks.Segmentation]], geometry: Geometry
+    ) -> dict:
         counts = []
         for _, segmentation in truth:
-            segmentation = annotation_masks.transform(segmentation, moved)
-            counts.append(annotation_masks.run_lengths(segmentation, *moved.size))
+            segmentation = annotation_masks.transform(segmentation, geometry)
+            counts.append(annotation_masks.run_lengths(segmentation, *geometry.size))
         classes = torch.tensor([category for category, _ in truth], dtype=torch.int64)
-        masks = RunLengthMasks.from_counts(counts, moved.size, moved.frame)
+        masks = RunLengthMasks.from_counts(counts, geometry.size, geometry.frame)
         areas = torch.tensor([lengths[1::2].sum() for lengths in counts])
         return {"instances": _seen(ground_truth(classes, masks), areas, self.drop_empty)}
 
@@ -171,11 +155,11 @@ class PanopticTargets:
         truth = _Panoptic(path, colors, segments)
         return (self._class_map(truth) if self.with_class_map else None), truth
 
-    def build(self, truth: _Panoptic, moved: Moved) -> dict:
+    def build(self, truth: _Panoptic, geometry: Geometry) -> dict:
         # The official mapper's are colours, which Pillow resizes.
-        ids = rgb2id(moved.labels(truth.colors, "pillow"))  # (h,w)
+        ids = rgb2id(geometry.labels(truth.colors, "pillow"))  # (h,w)
         learned = [segment for segment in truth.segments if not segment.get("iscrowd", 0)]
-        masks, areas = _label_masks(ids, [segment["id"] for segment in learned], moved.frame)
+        masks, areas = _label_masks(ids, [segment["id"] for segment in learned], geometry.frame)
         if len(learned) and not areas.any():  # by the crop, or always?
             _check_any_segment(truth)
         classes = torch.tensor([int(s["category_id"]) for s in learned], dtype=torch.int64)

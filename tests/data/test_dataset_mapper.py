@@ -11,7 +11,6 @@ from mapper_inputs import made_sample, refuses, save
 from PIL import Image
 
 from mask2former.data import build_mapper
-from mask2former.data.augmentation import pad_to_multiple
 from mask2former.data.dataset_mapper import RECIPES
 
 
@@ -152,13 +151,6 @@ def test_padding_is_grey_and_ignored(cfg, sample):
     assert (mapped["sem_seg"][padding] == 255).all()
     assert not mapped["instances"].gt_masks[:, padding].any()
     _check_targets(mapped)
-
-
-def test_pad_to_multiple_leaves_what_fits():
-    tensor = torch.arange(12).reshape(1, 3, 4)
-    assert pad_to_multiple(tensor, 9, -1) is tensor
-    assert torch.equal(pad_to_multiple(tensor, 9, 1), tensor)
-    assert pad_to_multiple(tensor, 9, 4).tolist() == [[*tensor[0].tolist(), [9] * 4]]
 
 
 def test_an_unlabelled_picture_has_no_targets(cfg, tmp_path):
