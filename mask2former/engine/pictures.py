@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mask2former.config import predicted_classes
 from mask2former.data import build_mapper
-from mask2former.evaluation.panoptic_truth import read_segment_ids
+from mask2former.evaluation.segment_ids import read_segment_ids
 
 NUM_ROWS = 4
 NO_CLASS = -1

@@ -1,23 +1,20 @@
 """Boundary AP (Cheng et al. 2021): masks agree as much as the bands along their borders do."""
 
-import contextlib
-import io
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 import pycocotools.mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from mask2former.evaluation.coco_ap import Judge
+
 BAND_WIDTH = 0.02  # of the image's diagonal, as the paper has it for COCO
-METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # the first of COCOeval's stats
 
 
 class BoundaryEval(COCOeval):
     """COCOeval whose IoU is the smaller one of mask IoU and Boundary IoU."""
 
-    def computeIoU(self, imgId: int | str, catId: int) -> np.ndarray | list:
+    def computeIoU(self, imgId: int, catId: int) -> np.ndarray | list:
         ious = super().computeIoU(imgId, catId)  # (D,G): D predictions by their scores, G objects
         if len(ious) == 0:
             return ious
@@ -27,6 +24,10 @@ class BoundaryEval(COCOeval):
         true_bands = [boundary(a["segmentation"]) for a in truth]
         is_crowd = [int(a["iscrowd"]) for a in truth]
         return np.minimum(ious, pycocotools.mask.iou(bands, true_bands, is_crowd))
+
+
+# The faster judge compares whole masks only.
+BOUNDARY_JUDGE = Judge("pycocotools", COCO, BoundaryEval)
 
 
 def boundary(rle: dict) -> dict:
@@ -44,27 +45,3 @@ def boundary(rle: dict) -> dict:
         borderValue=0,
     )
     return pycocotools.mask.encode(np.asfortranarray(mask - inside))
-
-
-def boundary_average_precision(
-    truth: COCO, results: list[dict], img_ids: Sequence | None = None
-) -> dict[str, float]:
-    """AP, AP50, AP75 and AP by size in percent, NaN where there is nothing to measure.
-
-    Args:
-        results: in COCO's result format, with "segmentation".
-        img_ids: only these images.
-    """
-    if not results:
-        return dict.fromkeys(METRICS, np.nan)
-    # With a box in it, COCO would take the box's area for the mask's.
-    results = [{k: v for k, v in result.items() if k != "bbox"} for result in results]
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = BoundaryEval(truth, truth.loadRes(results), "segm")
-        if img_ids is not None:
-            evaluation.params.imgIds = img_ids
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    values = zip(METRICS, evaluation.stats.tolist())
-    return {name: 100 * value if value > -1 else np.nan for name, value in values}

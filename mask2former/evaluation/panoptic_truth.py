@@ -5,20 +5,20 @@ that has to be found, but its pixels have their class, as in the datasets' own l
 """
 
 import contextlib
-import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pycocotools.mask
+import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.detection_utils import read_image
-from detectron2.utils import comm
-from panopticapi.utils import rgb2id
 
 from mask2former.evaluation.instances import InstanceSegEvaluator
+from mask2former.evaluation.segment_ids import read_segment_ids
 from mask2former.evaluation.stand_in import stand_in
+from mask2former.layers.chunks import chunks
+from mask2former.layers.run_lengths import encode
 
 
 class ThingEvaluator(InstanceSegEvaluator):
@@ -44,44 +44,27 @@ class ThingEvaluator(InstanceSegEvaluator):
         truth = {"images": [], "annotations": [], "categories": names}
         super().__init__(dataset_name, truth=truth, **options)
 
-    def reset(self) -> None:
-        super().reset()
-        self._truth: dict[int | str, tuple[dict, list[dict]]] = {}  # COCO's image and annotations
-
-    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
-        """Keep the "instances" of each image, and read what they are to be compared with.
+    def _look_up(self, sample: dict, size: tuple[int, int]) -> tuple[dict, list[dict]]:
+        """The image and its objects, as COCO has them; objects without ids.
 
         Raises:
-            ValueError: they have another size than the segments.
+            ValueError: the segments have another size than the prediction.
         """
-        super().process(inputs, outputs)
-        for sample, output in zip(inputs, outputs):
-            image_id = sample["image_id"]
-            truth = self._samples[image_id]
-            segment_ids = read_segment_ids(truth["pan_seg_file_name"])
-            size = output["instances"].image_size
-            if segment_ids.shape != tuple(size):
-                raise ValueError(
-                    f"{truth['pan_seg_file_name']}: its size is {segment_ids.shape}, and that of "
-                    f"the prediction for {truth['file_name']} is {tuple(size)}; check the "
-                    "dataset's height and width"
-                )
-            image = {"id": image_id, "height": size[0], "width": size[1]}
-            objects = objects_of_things(segment_ids, truth["segments_info"], self._category)
-            self._truth[image_id] = image, objects
+        truth = self._samples[sample["image_id"]]
+        segment_ids = read_segment_ids(truth["pan_seg_file_name"])
+        if segment_ids.shape != size:
+            raise ValueError(
+                f"{truth['pan_seg_file_name']}: its size is {segment_ids.shape}, and that of "
+                f"the prediction for {truth['file_name']} is {size}; check the dataset's height "
+                "and width"
+            )
+        image = {"id": sample["image_id"], "height": size[0], "width": size[1]}
+        return image, objects_of_things(segment_ids, truth["segments_info"], self._category)
 
-    def evaluate(self, img_ids: Sequence | None = None) -> dict[str, dict[str, float]]:
-        ranks = comm.gather(self._truth) if self._distributed else [self._truth]
-        merged = {image_id: truth for rank in ranks for image_id, truth in rank.items()}
-        found = [merged[image_id] for image_id in self._samples if image_id in merged]
-        annotations = [{**a, "image_id": image["id"]} for image, objects in found for a in objects]
-        self._coco_api.dataset["images"] = [image for image, _ in found]
-        self._coco_api.dataset["annotations"] = [
-            {**annotation, "id": number} for number, annotation in enumerate(annotations, start=1)
-        ]
-        with contextlib.redirect_stdout(io.StringIO()):
-            self._coco_api.createIndex()
-        return super().evaluate(img_ids)
+    def _truth_for(self, parts: list[tuple[dict, list[dict]]]) -> dict:
+        annotations = [{**a, "image_id": image["id"]} for image, objects in parts for a in objects]
+        images = [image for image, _ in parts]
+        return {**self._truth, "images": images, "annotations": annotations}
 
 
 @contextlib.contextmanager
@@ -100,11 +83,6 @@ def label_maps_of_segments(name: str) -> Iterator[tuple[str, Callable[..., np.nd
     labelled = [{**s, "sem_seg_file_name": s["pan_seg_file_name"]} for s in samples]
     with stand_in(name, labelled) as other:
         yield other, load
-
-
-def read_segment_ids(path: str) -> np.ndarray:
-    """(H,W) int32, of a PNG whose colours are ids as panopticapi has them."""
-    return rgb2id(read_image(path, "RGB"))
 
 
 def read_class_map(
@@ -135,21 +113,22 @@ def objects_of_things(
     Args:
         category_of: contiguous id -> category id, of things only.
     """
-    segment_ids = np.asfortranarray(segment_ids)  # as pycocotools wants the masks
-    objects = []
-    for segment in segments_info:
-        if segment["category_id"] not in category_of:
-            continue
-        rle = pycocotools.mask.encode((segment_ids == segment["id"]).view(np.uint8))
-        area = int(pycocotools.mask.area(rle))
-        if area > 0:
-            objects.append(
-                {
-                    "category_id": category_of[segment["category_id"]],
-                    "segmentation": rle,
-                    "area": area,
-                    "bbox": pycocotools.mask.toBbox(rle).tolist(),
-                    "iscrowd": int(segment.get("iscrowd", 0)),
-                }
-            )
-    return objects
+    things = [segment for segment in segments_info if segment["category_id"] in category_of]
+    ids = torch.tensor([segment["id"] for segment in things], dtype=torch.int32)
+    pixels = torch.from_numpy(segment_ids)
+    masks = []
+    for chunk in chunks(len(things), segment_ids.size):
+        masks += encode(pixels == ids[chunk, None, None])
+    return [
+        {
+            "category_id": category_of[segment["category_id"]],
+            "segmentation": mask,
+            "area": int(area),
+            "bbox": box.tolist(),
+            "iscrowd": int(segment.get("iscrowd", 0)),
+        }
+        for segment, mask, area, box in zip(
+            things, masks, pycocotools.mask.area(masks), pycocotools.mask.toBbox(masks)
+        )
+        if area > 0
+    ]

@@ -27,8 +27,8 @@ DIGIT_LIMITS = 1 << np.arange(4, 63, 5, dtype=np.int64)
 def encode(masks: Tensor | PackedMasks) -> list[dict[str, Any]]:
     """Masks -> for each {"size": [H, W], "counts": bytes}, equal to what pycocotools gives.
 
-    Shapes: (N,H,W) bool. Changes along the columns are looked for a row at a time, on the masks'
-    device; only where they are comes to the host.
+    Shapes: (N,H,W) of bool, or of numbers that are 0 outside. Changes along the columns are looked
+    for a row at a time, on the masks' device; only where they are comes to the host.
     """
     num_masks, height, width = masks.shape
     bytes_each = 2 * height * (masks.bits.shape[2] if isinstance(masks, PackedMasks) else width)
@@ -103,7 +103,7 @@ def _changes(masks: Tensor | PackedMasks) -> Tensor:
         last = PackedMasks(masks.bits[:, -1:], width).tensor  # (N,1,W)
         rows, before = masks.bits, PackedMasks.pack(last.roll(1, dims=2)).bits
     else:
-        rows = masks.view(torch.uint8)
+        rows = masks.bool().view(torch.uint8)
         before = rows[:, -1:].roll(1, dims=2)
     num_bytes = rows.shape[2]
     before[..., 0] &= 127 if packed else 0  # the pixel that rolled in from the right

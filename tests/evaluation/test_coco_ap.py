@@ -36,7 +36,7 @@ def dataset(tmp_path):
         ids = {} if numbering is None else {"thing_dataset_id_to_contiguous_id": numbering}
         # As a panoptic dataset: names of things and stuff
         register(name, list, json_file=path, thing_classes=["x"] * 30, **ids)
-        return InstanceSegEvaluator(name, use_fast_impl=False)
+        return InstanceSegEvaluator(name)
 
     yield make
     for catalog in (DatasetCatalog, MetadataCatalog):
@@ -82,7 +82,7 @@ def test_class_ids_may_come_with_the_dataset(dataset):
 
 def test_written_ids_are_those_of_the_file(dataset, tmp_path):
     name = dataset([truth_of(1, 4, BIG)], NUMBERINGS["another order"])._dataset.name
-    evaluator = InstanceSegEvaluator(name, output_dir=str(tmp_path / "out"), use_fast_impl=False)
+    evaluator = InstanceSegEvaluator(name, output_dir=str(tmp_path / "out"))
     evaluate(evaluator, [[(2, 0.5, BIG), (1, 0.25, SMALL), (3, 0.5, BIG)]])
     written = json.loads((tmp_path / "out" / "coco_instances_results.json").read_text())
     assert [(w["category_id"], w["score"]) for w in written] == [(4, 0.5), (90, 0.25)]
@@ -137,7 +137,7 @@ def test_boundary_average_precision(dataset):
     """A mask moved by one of 40 pixels: IoU 0.95, but of bands of 3 pixels 0.71."""
     annotations = [truth_of(1, 4, BIG), truth_of(1, 11, SMALL)]
     name = dataset(annotations, NUMBERINGS["things among stuff"])._dataset.name
-    evaluator = InstanceSegEvaluator(name, use_fast_impl=False, boundary=True)
+    evaluator = InstanceSegEvaluator(name, boundary=True)
     moved = np.roll(BIG, 1, 1)
     results = evaluate(evaluator, [[(7, 0.9, moved), (8, 0.8, SMALL)], []])
     bands = band_by_hand(BIG), band_by_hand(moved)
@@ -156,7 +156,7 @@ def test_a_dataset_without_classes_or_file_is_one_sentence(dataset, tmp_path):
         dataset([truth_of(1, 4, BIG)], None, categories={})
     name = f"ap_{tmp_path.name}"
     (tmp_path / "truth.json").unlink()
-    with pytest.raises(FileNotFoundError, match=f"truth.json: no such file, but {name}"):
+    with pytest.raises(FileNotFoundError, match=f"truth.json: no such file; {name}"):
         InstanceSegEvaluator(name)
 
 

@@ -50,9 +50,7 @@ def test_coco_ap(metadata):
     }
 
     def evaluate(predicted):
-        evaluator = InstanceSegEvaluator(
-            metadata.name, use_fast_impl=False, boundary=True, truth=truth
-        )
+        evaluator = InstanceSegEvaluator(metadata.name, boundary=True, truth=truth)
         evaluator.reset()
         evaluator.process([{"image_id": 1}], [{"instances": predicted}])
         return evaluator.evaluate()
