@@ -8,6 +8,7 @@ Rows, each in processes of its own:
                    optimizer, beside what arithmetic and memory of this machine allow at best
     deform_attn    each way to compute deformable attention
     large_picture  memory of panoptic and instance results of one large picture
+    evaluation     our evaluators, and the tools whose numbers they give, on the same predictions
 Without a name it is `model`. Contenders take turns, so that whatever else the machine does is
 shared by all; figures are those of this machine, at this moment.
 
@@ -40,6 +41,7 @@ ROWS = {
     "parts": Row("parts", CITYSCAPES, (512, 1024)),
     "deform_attn": Row("deform_attn", CITYSCAPES, (512, 1024)),
     "large_picture": Row("large_picture", COCO, (4000, 5000)),
+    "evaluation": Row("evaluation", "quick_start.yaml", (1024, 2048)),
 }
 
 

@@ -50,11 +50,17 @@ def make_mini_cityscapes(
 
 
 def ensure_mini_cityscapes(
-    root: str | Path, spec: MiniSpec = DEFAULT_SPEC, show_progress: bool = True
+    root: str | Path,
+    spec: MiniSpec = DEFAULT_SPEC,
+    show_progress: bool = True,
+    num_test: int = NUM_TEST,
 ) -> None:
     """Make and prepare mini Cityscapes in `root` unless it is there.
 
     Several processes may ask at once: one makes it, the others wait until it is whole.
+
+    Args:
+        num_test: pictures of a split for testing.
 
     Raises:
         FileExistsError: `root` is there, but no directory.
@@ -72,7 +78,7 @@ def ensure_mini_cityscapes(
         partial(prepare_cityscapes, show_progress=show_progress),
         show_progress,
         draw=draw_scene,
-        num_test=NUM_TEST,
+        num_test=num_test,
         keep=True,
     )
 

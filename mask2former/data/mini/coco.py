@@ -65,11 +65,17 @@ Entries = dict[str, dict[str, list[dict]]]  # split -> list of a JSON -> its con
 
 
 def make_mini_coco(
-    root: str | Path, spec: MiniSpec = DEFAULT_SPEC, show_progress: bool = True
+    root: str | Path,
+    spec: MiniSpec = DEFAULT_SPEC,
+    show_progress: bool = True,
+    num_test: int = NUM_TEST,
 ) -> None:
     """Draw ROOT/coco with all that the catalog names of COCO and prepare it, or make nothing.
 
     The pictures for training also make COCO-Stuff-10k's list for training, the others for testing.
+
+    Args:
+        num_test: pictures of a split for testing.
 
     Raises:
         FileExistsError: ROOT/coco is there already.
@@ -81,7 +87,7 @@ def make_mini_coco(
         partial(_write_picture, entries=entries, seed=spec.seed),
         partial(_finish, entries=entries),
         show_progress,
-        num_test=NUM_TEST,
+        num_test=num_test,
     )
 
 
