@@ -71,16 +71,9 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
     """
 
     def __init__(self, dataset_name: str) -> None:
-        metadata = MetadataCatalog.get(dataset_name)
-        self.gt_dir = metadata.gt_dir
-        unknown = [name for name in metadata.thing_classes if name not in name2label]
-        if unknown:
-            raise ValueError(
-                f"{dataset_name}: thing_classes has {unknown[0]!r}, which is no class of "
-                "Cityscapes; correct it or set another evaluator_type"
-            )
-        labels_of_classes = [name2label[name].id for name in metadata.thing_classes]
-        self._thing_of_class = _THING_OF_LABEL[labels_of_classes]
+        self.gt_dir = MetadataCatalog.get(dataset_name).gt_dir
+        names = cityscapes_classes(dataset_name)
+        self._thing_of_class = np.array([THINGS.index(n) if n in THINGS else -1 for n in names])
         self.reset()
 
     def reset(self) -> None:
@@ -137,6 +130,22 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
         results = average_precision([merged[name] for name in sorted(merged)])
         logger.info("Cityscapes AP in percent:\n%s", create_small_table(results))
         return OrderedDict(segm=results)
+
+
+def cityscapes_classes(dataset_name: str) -> list[str]:
+    """The names of the predicted classes, which are the metadata's `thing_classes`.
+
+    Raises:
+        ValueError: one is none of Cityscapes'.
+    """
+    names = MetadataCatalog.get(dataset_name).thing_classes
+    unknown = [name for name in names if name not in name2label]
+    if unknown:
+        raise ValueError(
+            f"{dataset_name}: thing_classes has {unknown[0]!r}, which is no class of "
+            "Cityscapes; correct it or set another evaluator_type"
+        )
+    return names
 
 
 class Regions(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.evaluation import DatasetEvaluator, SemSegEvaluator
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.utils.file_io import PathManager
 
 from mask2former.evaluation import reference
@@ -19,6 +19,7 @@ from mask2former.evaluation.cityscapes_instances import CityscapesInstanceEvalua
 from mask2former.evaluation.instances import InstanceSegEvaluator
 from mask2former.evaluation.panoptic import PanopticEvaluator
 from mask2former.evaluation.panoptic_truth import ThingEvaluator, label_maps_of_segments
+from mask2former.evaluation.sem_seg import SemSegEvaluator
 
 Maker = Callable[[CfgNode, str, str], DatasetEvaluator]  # of a config, dataset name and folder
 
@@ -70,16 +71,26 @@ class Measure:
 
 
 def _sem_seg(cfg: CfgNode, name: str, folder: str, **options: Any) -> DatasetEvaluator:
-    metadata = MetadataCatalog.get(name)
-    ids = metadata.get("stuff_dataset_id_to_contiguous_id")
-    if ids is None or set(ids.values()) >= set(range(len(metadata.stuff_classes))):
-        return SemSegEvaluator(name, output_dir=folder, **options)
-    return reference.ScoresOnlyEvaluator(name, **options)
+    return SemSegEvaluator(name, **options)
 
 
-def _of_segments(make: Maker, cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
+def _reference_sem_seg(cfg: CfgNode, name: str, folder: str, **options: Any) -> DatasetEvaluator:
+    return reference.sem_seg_evaluator(name, folder, **options)
+
+
+def _of_segments(
+    make: Callable[..., DatasetEvaluator], cfg: CfgNode, name: str, folder: str
+) -> DatasetEvaluator:
     with label_maps_of_segments(name) as (other, load):
         return make(cfg, other, folder, sem_seg_loading_fn=load)
+
+
+def _cityscapes_sem_seg_and_pixels(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
+    both = (
+        reference.CityscapesSemSegEvaluator(name),
+        reference.PixelEvaluator(name, output_dir=folder),
+    )
+    return DatasetEvaluators(both)
 
 
 def _instances(
@@ -101,7 +112,7 @@ SEM_SEG = Measure(
     "mIoU",
     "sem_seg",
     fast=_sem_seg,
-    reference=_sem_seg,
+    reference=_reference_sem_seg,
     tool="detectron2's SemSegEvaluator",
     metadata=("stuff_classes", "ignore_label"),
     of_each="sem_seg_file_name",
@@ -118,8 +129,8 @@ PANOPTIC = Measure(
 )
 SEM_SEG_OF_SEGMENTS = replace(
     SEM_SEG,
-    fast=partial(_of_segments, SEM_SEG.fast),
-    reference=partial(_of_segments, SEM_SEG.reference),
+    fast=partial(_of_segments, _sem_seg),
+    reference=partial(_of_segments, _reference_sem_seg),
     of_each="pan_seg_file_name",
     is_optional=True,
 )
@@ -140,20 +151,24 @@ CITYSCAPES_SEM_SEG = Measure(
     "IoU",
     "sem_seg",
     fast=lambda cfg, name, folder: CityscapesSemSegEvaluator(name),
-    reference=lambda cfg, name, folder: CityscapesSemSegEvaluator(name),
+    reference=lambda cfg, name, folder: reference.CityscapesSemSegEvaluator(name),
     tool="cityscapesscripts",
     files=("gt_dir",),
 )
-CITYSCAPES_PIXELS = replace(
-    SEM_SEG,
-    fast=lambda cfg, name, folder: reference.PixelEvaluator(name, output_dir=folder),
-    reference=lambda cfg, name, folder: reference.PixelEvaluator(name, output_dir=folder),
+CITYSCAPES_SEM_SEG_AND_PIXELS = replace(
+    CITYSCAPES_SEM_SEG,
+    name="IoU and mIoU",
+    fast=lambda cfg, name, folder: CityscapesSemSegEvaluator(name, with_pixels=True),
+    reference=_cityscapes_sem_seg_and_pixels,
+    tool="cityscapesscripts and detectron2's SemSegEvaluator",
+    metadata=SEM_SEG.metadata,
+    of_each=SEM_SEG.of_each,
 )
 CITYSCAPES_INSTANCES = Measure(
     "AP",
     "instances",
     fast=lambda cfg, name, folder: CityscapesInstanceEvaluator(name),
-    reference=lambda cfg, name, folder: CityscapesInstanceEvaluator(name),
+    reference=lambda cfg, name, folder: reference.CityscapesInstanceEvaluator(name),
     tool="cityscapesscripts",
     metadata=("thing_classes",),
     files=("gt_dir",),
@@ -166,7 +181,7 @@ MEASURES: dict[str, tuple[Measure, ...]] = {
     "coco_panoptic_seg": _PANOPTIC_AND_MORE,
     "ade20k_panoptic_seg": _PANOPTIC_AND_MORE,
     "mapillary_vistas_panoptic_seg": _PANOPTIC_AND_MORE,
-    "cityscapes_sem_seg": (CITYSCAPES_SEM_SEG, CITYSCAPES_PIXELS),
+    "cityscapes_sem_seg": (CITYSCAPES_SEM_SEG_AND_PIXELS,),
     "cityscapes_instance": (CITYSCAPES_INSTANCES,),
     "cityscapes_panoptic_seg": (PANOPTIC, CITYSCAPES_INSTANCES, CITYSCAPES_SEM_SEG),
 }
