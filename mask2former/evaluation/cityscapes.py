@@ -26,9 +26,9 @@ from mask2former.evaluation.confusion import (
     label_outside,
     pair_counts,
     predicted_labels,
-    sum_over_processes,
     totals_of,
 )
+from mask2former.evaluation.processes import sum_over_processes
 from mask2former.files import open_picture
 
 logger = logging.getLogger(__name__)
@@ -66,6 +66,7 @@ class CityscapesSemSegEvaluator(DatasetEvaluator):
 
     def __init__(self, dataset_name: str, with_pixels: bool = False) -> None:
         metadata = MetadataCatalog.get(dataset_name)
+        self._dataset_name = dataset_name
         self.gt_dir = metadata.gt_dir
         if with_pixels and list(metadata.stuff_classes) != CLASS_NAMES:
             raise ValueError(
@@ -95,23 +96,25 @@ class CityscapesSemSegEvaluator(DatasetEvaluator):
         """
         with ThreadPoolExecutor(len(KINDS)) as readers:
             for sample, output in zip(inputs, outputs):
-                file_name = sample["file_name"]
-                if file_name in self._seen:
-                    continue
-                reading = [
-                    readers.submit(read_ground_truth, self.gt_dir, file_name, kind)
-                    for kind in KINDS
-                ]
-                prediction = predicted_labels(output["sem_seg"])  # (H,W), while they are read
-                _check_train_ids(prediction, file_name)
-                label_ids, instance_ids = (
-                    _on_device(future.result(), prediction, file_name, kind)
-                    for future, kind in zip(reading, KINDS)
-                )
-                confusion = pair_counts(label_ids, prediction, NUM_LABELS, NUM_CLASSES)
-                self._confusion += confusion.cpu().numpy()
-                self._hits += instance_hits(prediction, instance_ids)
-                self._seen.add(file_name)
+                if sample["file_name"] not in self._seen:
+                    self._count(sample["file_name"], output["sem_seg"], readers)
+
+    def _count(self, file_name: str, sem_seg: Tensor, readers: ThreadPoolExecutor) -> None:
+        reading = [readers.submit(read_ground_truth, self.gt_dir, file_name, k) for k in KINDS]
+        prediction = predicted_labels(sem_seg)  # (H,W), while they are read
+        _check_train_ids(prediction, file_name)
+        of_labels, of_instances = (
+            pair_counts(
+                _on_device(truth.result(), prediction, file_name, kind),
+                prediction,
+                KINDS[kind],
+                NUM_CLASSES,
+            )
+            for truth, kind in zip(reading, KINDS)
+        )  # (34,19), (34000,19)
+        self._confusion += of_labels.cpu().numpy()
+        self._hits += instance_hits(of_instances)
+        self._seen.add(file_name)
 
     def evaluate(self) -> OrderedDict | None:
         """
@@ -119,10 +122,11 @@ class CityscapesSemSegEvaluator(DatasetEvaluator):
             on the main process {"sem_seg": see `cityscapes_scores`}, and "sem_seg_pixel" if it was
             asked for, see `class_scores`.
         """
-        sums = sum_over_processes([self._confusion, self._hits], self._seen)
-        if sums is None:
+        sums = [self._confusion, self._hits]
+        merged = sum_over_processes(sums, self._seen, self._dataset_name)
+        if merged is None:
             return None
-        confusion, hits = sums
+        (confusion, hits), _ = merged
         results = OrderedDict(sem_seg=cityscapes_scores(confusion, hits))
         logger.info("Cityscapes scores in percent:\n%s", create_small_table(results["sem_seg"]))
         if self._with_pixels:
@@ -150,23 +154,21 @@ def ground_truth_file(gt_dir: str, image_file: str, kind: str) -> str:
     return os.path.join(gt_dir, os.path.basename(folder), name)
 
 
-def instance_hits(prediction: Tensor, instances: Tensor) -> np.ndarray:
+def instance_hits(counts: Tensor) -> np.ndarray:
     """Pixels of the instances of each label that were hit and missed.
 
-    An instance counts as much as one of its class's average size.
+    An instance counts as much as one of its class's average size. Groups are no instances.
 
     Args:
-        prediction: (H,W) train ids.
-        instances: (H,W) of *_gtFine_instanceIds.png; groups are no instances.
+        counts: (34000,19) pixels by instance id and predicted train id. Most ids are nowhere, and
+            yet a row for each takes less time than looking for those that are somewhere.
 
     Returns:
         (34,4) float64: hits and misses of the class, hits and misses of its category.
     """
-    # Counting into a row for each id there may be takes less than looking for those there are.
-    counts = pair_counts(instances, prediction, KINDS["instanceIds"], NUM_CLASSES)
     ids = counts.any(1).nonzero().flatten()
     ids = ids[ids > LABEL_DIVISOR]  # of I instances
-    found = counts[ids].cpu().numpy()  # (I,19) pixels of each, by what was predicted
+    found = counts[ids].cpu().numpy()  # (I,19)
     label = ids.cpu().numpy() // LABEL_DIVISOR
     hits = (found * (label[:, None] == LABEL_ID)).sum(1)
     category = _CATEGORY_ID[label]

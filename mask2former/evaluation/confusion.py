@@ -3,16 +3,13 @@
 K classes. Functions of tensors on any device, which is where they count.
 """
 
-import logging
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from detectron2.utils import comm
 from torch import Tensor
 
-logger = logging.getLogger(__name__)
-
+CHUNK_PIXELS = 2**18  # of which the best scores stay in the cache of a CPU
 MOST_PAIRS = 2**20  # above, adding up the counts of pairs takes longer than counting thrice
 
 
@@ -36,16 +33,18 @@ def predicted_labels(sem_seg: Tensor) -> Tensor:
         )
     if not is_score:
         return sem_seg
-    if sem_seg.device.type != "cpu":
+    if sem_seg.device.type != "cpu" or sem_seg.stride(0) == 1:
         return sem_seg.argmax(0)
-    # On a CPU argmax(0) looks at one pixel after another; this is ten times as fast.
+    # Of maps of scores, argmax(0) looks at one pixel after another; this is ten times as fast.
     dtype = smallest_type(len(sem_seg) - 1)
-    best = sem_seg[0].clone()  # (H,W)
-    labels = torch.zeros(best.shape, dtype=dtype)
-    for label, scores in enumerate(sem_seg[1:], start=1):
-        is_better = (scores > best).view(torch.uint8).to(dtype)
-        torch.maximum(labels, is_better.mul_(label), out=labels)  # an earlier label is smaller
-        torch.maximum(best, scores, out=best)
+    rows = max(1, CHUNK_PIXELS // sem_seg.shape[2])
+    labels = torch.zeros(sem_seg.shape[1:], dtype=dtype)
+    for chunk, found in zip(sem_seg.split(rows, 1), labels.split(rows)):
+        best = chunk[0].clone()
+        for label, scores in enumerate(chunk[1:], start=1):
+            is_better = (scores > best).view(torch.uint8).to(dtype)
+            torch.maximum(found, is_better.mul_(label), out=found)  # earlier labels are smaller
+            torch.maximum(best, scores, out=best)
     return labels
 
 
@@ -133,25 +132,3 @@ def class_scores(counts: np.ndarray, names: Sequence[str]) -> dict[str, float]:
     scores |= {"mACC": mean_accuracy, "pACC": correct.sum() / total if total else np.nan}
     scores |= {f"ACC-{name}": value for name, value in zip(names, accuracy)}
     return {name: 100 * float(value) for name, value in scores.items()}
-
-
-def sum_over_processes(
-    sums: Sequence[np.ndarray], seen: set[str] | set[int]
-) -> list[np.ndarray] | None:
-    """What all processes counted, on the main one; None on the others.
-
-    Args:
-        seen: the images that this process counted. Of one that two processes had, only the log
-            can tell: sums cannot be taken apart.
-    """
-    parts = comm.gather((sums, seen))
-    if not comm.is_main_process():
-        return None
-    twice = sum(len(part[1]) for part in parts) - len(set().union(*(part[1] for part in parts)))
-    if twice:
-        logger.warning(
-            "%d images were predicted by more than one process and count as often; give each "
-            "image to one process, as detectron2's InferenceSampler does",
-            twice,
-        )
-    return [np.sum(arrays, axis=0) for arrays in zip(*(part[0] for part in parts))]

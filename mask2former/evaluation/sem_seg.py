@@ -19,8 +19,8 @@ from mask2former.evaluation.confusion import (
     class_scores,
     label_outside,
     predicted_labels,
-    sum_over_processes,
 )
+from mask2former.evaluation.processes import sum_over_processes
 from mask2former.files import open_picture
 
 logger = logging.getLogger(__name__)
@@ -116,10 +116,11 @@ class SemSegEvaluator(DatasetEvaluator):
         Returns:
             on the main process {"sem_seg": see `class_scores`}.
         """
-        sums = sum_over_processes([self._counts], self._seen)
-        if sums is None:
+        merged = sum_over_processes([self._counts], self._seen, self._dataset_name)
+        if merged is None:
             return None
-        scores = class_scores(sums[0], self._class_names)
+        ((counts,), _) = merged
+        scores = class_scores(counts, self._class_names)
         means = create_small_table({name: scores[name] for name in MEANS})
         classes = ", ".join(f"{name} {scores[f'IoU-{name}']:.1f}" for name in self._class_names)
         logger.info("Semantic segmentation in percent:\n%s\nIoU: %s", means, classes)

@@ -1,7 +1,6 @@
 """Counted pixels, against counting them one by one."""
 
 import itertools
-import logging
 import math
 
 import numpy as np
@@ -14,18 +13,22 @@ from mask2former.evaluation.confusion import (
     class_scores,
     pair_counts,
     predicted_labels,
-    sum_over_processes,
 )
+from mask2former.evaluation.processes import sum_over_processes
 
 
 @pytest.mark.parametrize("num_classes", [1, 2, 19, 256, 257, 300])
-def test_the_first_of_the_highest_scores_is_predicted(num_classes):
+@pytest.mark.parametrize("chunk_pixels", [1, 20, 1000])
+def test_the_first_of_the_highest_scores_is_predicted(monkeypatch, num_classes, chunk_pixels):
+    monkeypatch.setattr(confusion, "CHUNK_PIXELS", chunk_pixels)
     generator = torch.Generator().manual_seed(num_classes)
     scores = torch.randint(-3, 4, (num_classes, 6, 7), generator=generator).float()  # many ties
     found = predicted_labels(scores)
     assert not found.dtype.is_floating_point
     assert found.tolist() == scores.argmax(0).tolist()
     assert predicted_labels(scores.mT).tolist() == found.T.tolist()
+    last = scores.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    assert predicted_labels(last).tolist() == found.tolist()
     half = scores.to(torch.bfloat16)
     assert predicted_labels(half).tolist() == half.argmax(0).tolist()
 
@@ -92,30 +95,26 @@ def test_scores_by_hand():
     assert scores == pytest.approx(expected, nan_ok=True)
 
 
-def test_counts_of_two_processes_are_added(monkeypatch, caplog):
+def test_counts_of_two_processes_are_added(monkeypatch):
     one, other = [np.array([1, 2]), np.array([0.5])], [np.array([10, 20]), np.array([0.25])]
     parts = [(one, {"a", "b"}), (other, {"c"})]
     monkeypatch.setattr("detectron2.utils.comm.gather", lambda data: parts)
-    assert [s.tolist() for s in sum_over_processes(one, {"a", "b"})] == [[11, 22], [0.75]]
-    assert not caplog.records
+    sums, seen = sum_over_processes(one, {"a", "b"}, "streets")
+    assert [s.tolist() for s in sums] == [[11, 22], [0.75]]
+    assert seen == {"a", "b", "c"}
 
 
-def test_an_image_of_two_processes_is_told(monkeypatch, caplog):
-    monkeypatch.setattr(logging.getLogger("mask2former"), "propagate", True)
-    monkeypatch.setattr(
-        "detectron2.utils.comm.gather",
-        lambda data: [data, ([np.array([1])], {"b", "c"}), ([np.array([1])], {"b"})],
-    )
-    with caplog.at_level("WARNING", "mask2former.evaluation.confusion"):
-        sums = sum_over_processes([np.array([1])], {"a", "b"})
-    assert sums[0].tolist() == [3]
-    assert "2 images were predicted by more than one process" in caplog.text
+def test_an_image_of_two_processes_is_one_sentence(monkeypatch):
+    others = [([np.array([1])], {"b", "c"}), ([np.array([1])], {"b"})]
+    monkeypatch.setattr("detectron2.utils.comm.gather", lambda data: [data, *others])
+    with pytest.raises(ValueError, match="streets: 2 images were predicted by two processes"):
+        sum_over_processes([np.array([1])], {"a", "b"}, "streets")
 
 
 def test_other_processes_have_no_sums(monkeypatch):
     monkeypatch.setattr("detectron2.utils.comm.gather", lambda data: [])
     monkeypatch.setattr("detectron2.utils.comm.is_main_process", lambda: False)
-    assert sum_over_processes([np.array([1])], {"a"}) is None
+    assert sum_over_processes([np.array([1])], {"a"}, "streets") is None
 
 
 def test_every_pair_of_labels_has_its_place():
