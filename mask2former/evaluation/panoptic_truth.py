@@ -99,10 +99,13 @@ def read_class_map(
     """
     segment_ids = read_segment_ids(path)
     classes = {segment["id"]: segment["category_id"] for segment in segments_of[path]}
-    listed = np.array(sorted({0, *classes}))
-    values = np.array([classes.get(i, ignore_label) for i in listed.tolist()], dtype)
-    which = np.searchsorted(listed, segment_ids).clip(max=len(listed) - 1)  # (H,W)
-    return np.where(listed[which] == segment_ids, values[which], np.array(ignore_label, dtype))
+    # Neighbours are mostly of one segment, so ids are looked up where they change.
+    flat = segment_ids.ravel()
+    starts = np.append(0, np.flatnonzero(flat[1:] != flat[:-1]) + 1)  # (R,): R runs of equal ids
+    seen, which = np.unique(flat[starts], return_inverse=True)
+    values = np.array([classes.get(i, ignore_label) for i in seen.tolist()], dtype)
+    labels = values[which].repeat(np.diff(starts, append=flat.size))
+    return labels.reshape(segment_ids.shape)
 
 
 def objects_of_things(
