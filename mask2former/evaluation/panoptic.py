@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from tabulate import tabulate
 from torch import Tensor
@@ -21,6 +20,7 @@ from mask2former.evaluation.panoptic_quality import (
     mean_quality,
     quality,
 )
+from mask2former.evaluation.processes import sum_over_processes
 from mask2former.evaluation.segment_ids import read_segment_ids
 from mask2former.files import read_json
 
@@ -38,8 +38,8 @@ class PanopticEvaluator(DatasetEvaluator):
     """PQ, SQ and RQ of all categories, of things (_th) and of stuff (_st), in percent.
 
     What is counted, and what is a mistake, is as in panopticapi, which wants all predictions as
-    PNGs. Here they are compared with the ground truth where they are, and what is kept does not
-    grow with the number of images.
+    PNGs. Here they are compared with the ground truth where they are, and what is kept is four
+    numbers a category.
 
     Args:
         dataset_name: its metadata have `panoptic_json` and `panoptic_root`, the ground truth, and
@@ -168,12 +168,17 @@ class PanopticEvaluator(DatasetEvaluator):
         Raises:
             ValueError: an image of the ground truth was not predicted, or two processes did it.
         """
-        ranks = comm.gather((self._counts, self._seen))
-        if not comm.is_main_process():
+        sums = sum_over_processes([self._counts], self._seen, self._dataset_name)
+        if sums is None:
             return None
-        counts, seen = zip(*ranks)
-        self._check_images(set().union(*seen), sum(map(len, seen)))
-        scores = quality(sum(counts))  # (K,3)
+        (counts,), seen = sums
+        without = [image_id for image_id in self._truth if image_id not in seen]
+        if without:
+            raise ValueError(
+                f"{len(without)} images of {self._json} have no prediction (the first: "
+                f"{without[0]}); predict all of them"
+            )
+        scores = quality(counts)  # (K,3)
         results, rows = {}, []
         for suffix, (group, is_thing) in GROUPS.items():
             means, number = mean_quality(scores, np.isin(self._is_thing, is_thing))
@@ -184,19 +189,6 @@ class PanopticEvaluator(DatasetEvaluator):
         logger.info("Panoptic Quality in percent:\n%s", _table(rows, "categories"))
         logger.debug("Panoptic Quality of each category:\n%s", _table(of_each))
         return OrderedDict(panoptic_seg=results)
-
-    def _check_images(self, seen: set[int | str], number: int) -> None:
-        if number > len(seen):
-            raise ValueError(
-                f"{self._dataset_name}: {number - len(seen)} images were predicted by two "
-                "processes, and would count twice; give each to one process"
-            )
-        without = [image_id for image_id in self._truth if image_id not in seen]
-        if without:
-            raise ValueError(
-                f"{len(without)} images of {self._json} have no prediction (the first: "
-                f"{without[0]}); predict all of them"
-            )
 
 
 def _table(rows: list[list], *more: str) -> str:
