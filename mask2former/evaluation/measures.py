@@ -3,6 +3,7 @@
 Each measure has two: ours, and one that leaves the numbers to the reference tool.
 """
 
+import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,6 +17,7 @@ from detectron2.utils.file_io import PathManager
 from mask2former.evaluation import reference
 from mask2former.evaluation.cityscapes import CityscapesSemSegEvaluator
 from mask2former.evaluation.cityscapes_instances import CityscapesInstanceEvaluator
+from mask2former.evaluation.coco_ap import find_judge
 from mask2former.evaluation.instances import InstanceSegEvaluator
 from mask2former.evaluation.panoptic import PanopticEvaluator
 from mask2former.evaluation.panoptic_truth import ThingEvaluator, label_maps_of_segments
@@ -94,18 +96,20 @@ def _cityscapes_sem_seg_and_pixels(cfg: CfgNode, name: str, folder: str) -> Data
 
 
 def _instances(
-    cfg: CfgNode,
-    name: str,
-    folder: str,
-    evaluator: type[InstanceSegEvaluator] = InstanceSegEvaluator,
+    evaluator: type[InstanceSegEvaluator], fast: bool, cfg: CfgNode, name: str, folder: str
 ) -> DatasetEvaluator:
     return evaluator(
         name,
         tasks=("bbox", "segm"),
         output_dir=folder,
-        use_fast_impl=False,  # but pycocotools, whose numbers papers give
+        use_fast_impl=fast,
         boundary=cfg.MODEL.MASK_FORMER.TEST.BOUNDARY_AP,
     )
+
+
+def _fast_coco_judge() -> str:
+    name = find_judge(fast=True).name
+    return f"{name} {importlib.metadata.version(name)}"
 
 
 SEM_SEG = Measure(
@@ -117,7 +121,14 @@ SEM_SEG = Measure(
     metadata=("stuff_classes", "ignore_label"),
     of_each="sem_seg_file_name",
 )
-INSTANCES = Measure("AP", "instances", fast=_instances, reference=_instances, tool="pycocotools")
+INSTANCES = Measure(
+    "AP",
+    "instances",
+    fast=partial(_instances, InstanceSegEvaluator, True),
+    reference=partial(_instances, InstanceSegEvaluator, False),
+    tool="pycocotools",
+    fast_tool=_fast_coco_judge,
+)
 PANOPTIC = Measure(
     "PQ",
     "panoptic_seg",
@@ -136,8 +147,8 @@ SEM_SEG_OF_SEGMENTS = replace(
 )
 INSTANCES_OF_SEGMENTS = replace(
     INSTANCES,
-    fast=partial(_instances, evaluator=ThingEvaluator),
-    reference=partial(_instances, evaluator=ThingEvaluator),
+    fast=partial(_instances, ThingEvaluator, True),
+    reference=partial(_instances, ThingEvaluator, False),
     metadata=("thing_dataset_id_to_contiguous_id", "stuff_classes"),
     of_each="pan_seg_file_name",
     is_optional=True,

@@ -113,13 +113,20 @@ def packed(instances):
     return Instances(instances.image_size, **fields)
 
 
+def as_numbers(instances):
+    """As the official Mask2Former has masks."""
+    fields = {**instances.get_fields(), "pred_masks": instances.pred_masks.float()}
+    return Instances(instances.image_size, **fields)
+
+
 def check_alike(truths, predictions):
-    """Ours with both forms of masks, and cityscapesscripts', which reads files; the metrics."""
+    """Ours with all forms of masks, and cityscapesscripts', which reads files; the metrics."""
     found = [instances_of(p, size=ids.shape) for p, ids in zip(predictions, truths)]
     with tempfile.TemporaryDirectory() as folder:
         samples = write(Path(folder), truths)
         metrics = evaluate(samples, found)
-        np.testing.assert_equal(evaluate(samples, [packed(i) for i in found]), metrics)
+        for other_form in (packed, as_numbers):
+            np.testing.assert_equal(evaluate(samples, map(other_form, found)), metrics)
         expected = evaluate(samples, found, reference.CityscapesInstanceEvaluator)
     assert list(metrics) == list(expected)
     assert metrics == pytest.approx(expected, rel=1e-9, abs=1e-9, nan_ok=True)
