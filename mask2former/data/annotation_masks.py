@@ -5,11 +5,12 @@ flipped and cropped, so that their borders are drawn once, at the size at which 
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pycocotools.mask
 
+from mask2former.data.geometry import Geometry
 from mask2former.layers.run_lengths import counts_of
 
 # Polygons, each (P,2) float64 as x, y, or a mask (H,W) uint8.
@@ -73,15 +74,7 @@ def box(mask: np.ndarray) -> list[int]:
     return pycocotools.mask.toBbox(encode(mask)).astype(int).tolist()
 
 
-class Movement(Protocol):
-    """What happened to a picture."""
-
-    def labels(self, label: np.ndarray, rule: str) -> np.ndarray: ...
-
-    def coords(self, xy: np.ndarray) -> np.ndarray: ...
-
-
-def transform(segmentation: Segmentation, geometry: Movement) -> Segmentation:
+def transform(segmentation: Segmentation, geometry: Geometry) -> Segmentation:
     """Move a segmentation as its picture was moved.
 
     Corners are moved one by one, also by a crop: `draw` cuts off what then lies outside.

@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+import cv2
 import numpy as np
 import torch
-from panopticapi.utils import rgb2id
 
 from mask2former.data import annotation_masks
 from mask2former.data.compact import GroundTruth, ground_truth
 from mask2former.data.errors import SampleError
-from mask2former.data.geometry import Geometry
+from mask2former.data.geometry import ClassMap, Geometry
 from mask2former.data.sample_files import check_label_map, check_label_values, count_values
 from mask2former.layers.label_masks import LabelMasks
 from mask2former.layers.run_length_masks import RunLengthMasks
@@ -40,11 +40,12 @@ class Targets(Protocol):
 
     def read(
         self, sample: dict, size: tuple[int, int], read_image: ReadImage
-    ) -> tuple[np.ndarray | None, Any]:
+    ) -> tuple[np.ndarray | ClassMap | None, Any]:
         """Read the ground truth of a dataset dict whose picture has the size (H0, W0).
 
         Returns:
-            a class map (H0,W0) for a crop that looks at classes, or None; and what `build` needs.
+            the classes of pixels (H0,W0) for a crop that looks at them, or None; and what `build`
+            needs.
 
         Raises:
             SampleError: the ground truth is missing, damaged, or of another picture or dataset.
@@ -124,7 +125,7 @@ class InstanceTargets:
 
 class _Panoptic(NamedTuple):
     path: str
-    colors: np.ndarray  # (H0,W0,3) uint8, the segments' ids as panopticapi writes them
+    ids: np.ndarray  # (H0,W0) int32
     segments: list[dict]
 
 
@@ -139,7 +140,7 @@ class PanopticTargets:
 
     def read(
         self, sample: dict, size: tuple[int, int], read_image: ReadImage
-    ) -> tuple[np.ndarray | None, _Panoptic]:
+    ) -> tuple[ClassMap | None, _Panoptic]:
         path = _require(sample, "pan_seg_file_name")
         colors = read_image(path, "RGB")
         check_size(sample["file_name"], size, colors.shape[:2], "segments have")
@@ -152,12 +153,11 @@ class PanopticTargets:
                     f"{where}: 0 is the id of no segment, and colours tell of ids up to "
                     f"{_NUM_IDS - 1}; give another one"
                 )
-        truth = _Panoptic(path, colors, segments)
+        truth = _Panoptic(path, _ids_of(colors), segments)
         return (self._class_map(truth) if self.with_class_map else None), truth
 
     def build(self, truth: _Panoptic, geometry: Geometry) -> dict:
-        # The official mapper's are colours, which Pillow resizes.
-        ids = rgb2id(geometry.labels(truth.colors, "pillow"))  # (h,w)
+        ids = geometry.labels(truth.ids, "pillow")  # which resizes the official mapper's colours
         learned = [segment for segment in truth.segments if not segment.get("iscrowd", 0)]
         masks, areas = _label_masks(ids, [segment["id"] for segment in learned], geometry.frame)
         if len(learned) and not areas.any():  # by the crop, or always?
@@ -165,12 +165,15 @@ class PanopticTargets:
         classes = torch.tensor([int(s["category_id"]) for s in learned], dtype=torch.int64)
         return {"instances": _seen(ground_truth(classes, masks), areas, self.drop_empty)}
 
-    def _class_map(self, truth: _Panoptic) -> np.ndarray:
-        ids = rgb2id(truth.colors)
-        classes = np.full(ids.shape, self.ignore_value)
-        for segment in truth.segments:
-            classes[ids == segment["id"]] = segment["category_id"]
-        return classes
+    def _class_map(self, truth: _Panoptic) -> ClassMap:
+        numbers = _numbers([segment["id"] for segment in truth.segments])
+        classes = np.array([self.ignore_value, *(s["category_id"] for s in truth.segments)])
+        classes = classes.astype(np.min_scalar_type(classes.max()))
+
+        def classes_at(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+            return classes.take(numbers.take(truth.ids.take(rows, axis=0).take(columns, axis=1)))
+
+        return classes_at
 
 
 def check_size(path: str, size: Sequence[int], other: Sequence[int], owner: str) -> None:
@@ -223,11 +226,25 @@ def check_category(where: str, entry: dict, num_classes: int) -> int:
 
 def _check_any_segment(truth: _Panoptic) -> None:
     listed = [segment["id"] for segment in truth.segments]
-    if not np.isin(rgb2id(truth.colors), listed).any():
+    if not np.isin(truth.ids, listed).any():
         raise SampleError(
             f"{truth.path}: none of its {len(listed)} segments is in it; the file belongs to "
             "another picture, or its colours are not ids (R + 256 G + 65536 B)"
         )
+
+
+def _ids_of(colors: np.ndarray) -> np.ndarray:
+    """(H0,W0,3) uint8 -> (H0,W0) int32: R + 256 G + 65536 B, as panopticapi writes ids."""
+    four_bytes = cv2.cvtColor(colors, cv2.COLOR_RGB2RGBA)
+    return four_bytes.view("<i4")[..., 0].astype(np.int32) & _NUM_IDS - 1
+
+
+def _numbers(wanted: Sequence[int]) -> np.ndarray:
+    """A table of all ids there can be: 1 to N for the wanted ones, in their order, else 0."""
+    number_type = next(t for t in _NUMBER_TYPES if len(wanted) <= np.iinfo(t).max)
+    table = np.zeros(_NUM_IDS, number_type)  # memory that nobody looks at is not taken
+    table[list(wanted)] = np.arange(1, len(wanted) + 1)
+    return table
 
 
 def _label_masks(
@@ -235,13 +252,11 @@ def _label_masks(
 ) -> tuple[LabelMasks, torch.Tensor]:
     """Masks of N wanted ids of a map (h,w), and how many pixels each has: (N,).
 
-    The map is renumbered, so that bytes do for most: 0 is what nobody wants, then the wanted ones.
+    The map is numbered anew, so that bytes do for most.
     """
-    number_type = next(t for t in _NUMBER_TYPES if len(wanted) <= np.iinfo(t).max)
-    table = np.zeros(_NUM_IDS, number_type)  # memory that nobody looks at is not taken
-    table[list(wanted)] = np.arange(1, len(wanted) + 1)
-    labels = torch.from_numpy(table.take(ids))
-    values = torch.from_numpy(table[list(wanted)])  # an id that is wanted twice has one number
+    numbers = _numbers(wanted)
+    labels = torch.from_numpy(numbers.take(ids))
+    values = torch.from_numpy(numbers[list(wanted)])  # an id that is wanted twice has one number
     areas = labels.flatten().bincount(minlength=len(wanted) + 1)[values.long()]
     return LabelMasks(labels, values, frame), areas
 
