@@ -25,6 +25,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOPanopticEvaluator, DatasetEvaluator, SemSegEvaluator
 from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
+from torch import Tensor
 
 from mask2former.evaluation.cityscapes import CLASS_NAMES, ground_truth_file
 from mask2former.evaluation.cityscapes_instances import THINGS, cityscapes_classes
@@ -43,19 +44,39 @@ def sem_seg_evaluator(dataset_name: str, output_dir: str, **options: Any) -> Sem
     metadata = MetadataCatalog.get(dataset_name)
     ids = metadata.get("stuff_dataset_id_to_contiguous_id")
     if ids is None or set(ids.values()) >= set(range(len(metadata.stuff_classes))):
-        return SemSegEvaluator(dataset_name, output_dir=output_dir, **options)
+        return LabelEvaluator(dataset_name, output_dir=output_dir, **options)
     return ScoresOnlyEvaluator(dataset_name, **options)
 
 
-class ScoresOnlyEvaluator(SemSegEvaluator):
-    """SemSegEvaluator that writes no predictions, and so needs no dataset id of every class."""
+class LabelEvaluator(SemSegEvaluator):
+    """SemSegEvaluator that takes labels too, as saved predictions have them."""
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        """Count the "sem_seg" of each image: scores (K,H,W), or labels (H,W)."""
+        values = [output["sem_seg"] for output in outputs]
+        scores = [value if value.dim() == 3 else _LabelsAsScores(value) for value in values]
+        super().process(inputs, [{"sem_seg": value} for value in scores])
+
+
+class _LabelsAsScores:
+    """Of scores it is the argmax alone that SemSegEvaluator asks for."""
+
+    def __init__(self, labels: Tensor) -> None:
+        self.labels = labels
+
+    def argmax(self, dim: int) -> Tensor:
+        return self.labels
+
+
+class ScoresOnlyEvaluator(LabelEvaluator):
+    """LabelEvaluator that writes no predictions, and so needs no dataset id of every class."""
 
     def encode_json_sem_seg(self, sem_seg: np.ndarray, input_file_name: str) -> list[dict]:
         return []
 
 
-class PixelEvaluator(SemSegEvaluator):
-    """SemSegEvaluator beside an evaluator whose results are "sem_seg": its own are "sem_seg_pixel".
+class PixelEvaluator(LabelEvaluator):
+    """LabelEvaluator beside an evaluator whose results are "sem_seg": its own are "sem_seg_pixel".
 
     The prefix is also that of its metrics in logs: sem_seg_pixel/mIoU, ...
     """

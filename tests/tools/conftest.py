@@ -1,4 +1,6 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))  # the package benchmarks
+from tiny_run import datasets, workplace  # noqa: F401
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))  # tools, and the package benchmarks
