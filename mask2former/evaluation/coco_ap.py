@@ -4,6 +4,7 @@ T IoU thresholds, R recalls, K categories, A ranges of areas.
 """
 
 import contextlib
+import functools
 import io
 import logging
 from collections.abc import Iterable, Sequence
@@ -52,9 +53,14 @@ def find_judge(fast: bool) -> Judge:
     if not fast:
         return PYCOCOTOOLS
     if hotcoco is None:
-        logger.info("AP is judged by pycocotools, and takes longer: there is no hotcoco here")
+        _say_that_it_takes_longer()
         return PYCOCOTOOLS
     return Judge("hotcoco", hotcoco.COCO, hotcoco.COCOeval)
+
+
+@functools.cache  # once
+def _say_that_it_takes_longer() -> None:
+    logger.info("AP is judged by pycocotools, and takes longer: hotcoco cannot be imported")
 
 
 def check_truth(truth: dict, source: str) -> None:
@@ -104,8 +110,6 @@ def average_precision(
         ValueError: an annotation has no bbox or segmentation, or a result is for an image that
             the truth does not have.
     """
-    if not results:
-        return dict.fromkeys(METRICS, np.nan)
     judge = judge or find_judge(fast=True)
     # Numbers, for hotcoco; in order, because of equal scores those of the first image come first.
     images = _places(image["id"] for image in truth["images"])
@@ -133,6 +137,8 @@ def average_precision(
         for result in results
         if result["category_id"] in categories
     ]
+    if not found:
+        return dict.fromkeys(METRICS, np.nan)
     dataset = judge.dataset()
     with contextlib.redirect_stdout(io.StringIO()):
         dataset.dataset = {

@@ -50,11 +50,12 @@ class Detections:
         """The instances in COCO's format of results, but with bytes for counts."""
         categories = [category_ids[i] for i in self.categories.tolist()]
         counts = self.counts or [None] * len(categories)
+        size = list(self.size)
         columns = categories, self.boxes.tolist(), self.scores.tolist(), counts
         for category, box, score, mask in zip(*columns, strict=True):
             result = {"image_id": image_id, "category_id": category, "bbox": box, "score": score}
             if mask is not None:
-                result["segmentation"] = {"size": list(self.size), "counts": mask}
+                result["segmentation"] = {"size": size, "counts": mask}
             yield result
 
 
