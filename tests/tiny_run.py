@@ -8,6 +8,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -120,6 +121,15 @@ class Workplace:
 
     def results(self, folder="output") -> dict:
         return json.loads((self.folder / folder / "inference" / "results.json").read_text())
+
+
+def wait_for_iterations(process: subprocess.Popen, workplace: Workplace, count: int) -> None:
+    deadline = time.monotonic() + 120
+    metrics = workplace.output / "metrics.json"
+    while not (metrics.exists() and metrics.read_text().count("\n") >= count):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.fixture

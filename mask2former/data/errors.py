@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+from mask2former.data.sharing import NoSharedMemory, received
 from mask2former.data.waiting import patiently
 
 logger = logging.getLogger(__name__)
@@ -38,11 +39,11 @@ class ErrorAsValue:
 
 
 class PlainErrors(Iterable):
-    """A loader of lists of samples that raises the SampleErrors found among them.
+    """A loader of lists of samples that raises the errors found among, or instead of, them.
 
-    Up to `max_bad` different ones are only logged if another sample came with them, as `Replaced`.
-    Of a sample that has been logged nothing more is said when it comes again. While a batch has to
-    be waited for, the log says so now and then.
+    Up to `max_bad` different SampleErrors are only logged if another sample came with them, as
+    `Replaced`. Of a sample that has been logged nothing more is said when it comes again. While a
+    batch has to be waited for, the log says so now and then.
     """
 
     def __init__(self, loader: Iterable[list], max_bad: int = 0):
@@ -55,7 +56,9 @@ class PlainErrors(Iterable):
 
     def __iter__(self) -> Iterator[list]:
         num_told = len(self.faults)
-        for number, batch in enumerate(patiently(self.loader)):
+        for number, batch in enumerate(patiently(received(self.loader))):
+            if isinstance(batch, NoSharedMemory):
+                raise batch
             usable = [self._usable(sample) for sample in batch]
             # A training reads the first batch before it opens its log.
             while number > 0 and num_told < len(self.faults):

@@ -31,6 +31,8 @@ from mask2former.data.sample_stream import (
     shuffled_indices,
     stand_ins,
 )
+from mask2former.data.sharing import shared
+from mask2former.device import copies_from_pinned_memory, resolve_device
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +57,7 @@ def build_train_loader(
     Raises:
         ValueError: SOLVER.IMS_PER_BATCH does not divide, or DATALOADER.SAMPLER_TRAIN is unknown.
         SampleError: while iterating, a file of the dataset cannot be used, or too many cannot.
+        NoSharedMemory: while iterating, what workers load cannot be sent.
     """
     batch_size, accumulate = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATE_STEPS
     world_size = comm.get_world_size()
@@ -85,8 +88,9 @@ def build_train_loader(
         _SeededSamples(dicts, mapper or build_mapper(cfg, is_train=True), seed, groups, max_bad),
         batch_sampler=batches,
         num_workers=num_workers,
-        collate_fn=_keep_list,
+        collate_fn=shared,
         worker_init_fn=_start_worker,
+        pin_memory=copies_from_pinned_memory(resolve_device(cfg.MODEL.DEVICE).type),
         # Its own generator: the default would draw from the one that the training uses.
         generator=torch.Generator().manual_seed(seed),
     )
@@ -100,9 +104,12 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> PlainErrors:
     Raises:
         SampleError: while iterating, a file of the dataset cannot be used; whatever
             DATALOADER.MAX_BAD_SAMPLES is, because scores over fewer pictures are other scores.
+        NoSharedMemory: while iterating, what workers load cannot be sent.
     """
     mapper = ErrorAsValue(build_mapper(cfg, is_train=False))
-    return PlainErrors(build_detection_test_loader(cfg, dataset_name, mapper=mapper))
+    return PlainErrors(
+        build_detection_test_loader(cfg, dataset_name, mapper=mapper, collate_fn=shared)
+    )
 
 
 class _SeededSamples(Dataset):
@@ -192,10 +199,6 @@ def _is_wide(entry: dict, may_be_broken: bool) -> bool:
         raise SampleError(
             f"{entry['file_name']}: not a picture ({error}); copy or download this file again"
         ) from error
-
-
-def _keep_list(samples: list) -> list:
-    return samples
 
 
 def _start_worker(worker_id: int) -> None:

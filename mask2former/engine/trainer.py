@@ -28,6 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 from mask2former import device as devices
 from mask2former.data import build_test_loader, build_train_loader
 from mask2former.engine.checkpoint import Checkpointer, write_atomically
+from mask2former.engine.data_hint import DataHint, cores_of_a_process
 from mask2former.engine.optimizer import build_optimizer
 from mask2former.engine.output import open_log, save_config
 from mask2former.engine.train_step import TrainStep, seed_iteration
@@ -131,7 +132,9 @@ class Trainer(DefaultTrainer):
 
     def _writer_hooks(self) -> list[HookBase]:
         # Last of all hooks, so that they write what the others have put.
+        device_type = torch.device(self.cfg.MODEL.DEVICE).type
         return [
+            DataHint(self.cfg.DATALOADER.NUM_WORKERS, device_type, cores_of_a_process()),
             hooks.PeriodicWriter([ConsoleWriter(self.max_iter)], CONSOLE_PERIOD),
             hooks.PeriodicWriter(self.build_writers(), write_period(self.max_iter)),
         ]

@@ -2,11 +2,11 @@
 
 import os
 import signal
-import time
 
 import pytest
 import torch
 from PIL import Image
+from tiny_run import wait_for_iterations
 
 AGREE = ("MODEL.MASK_FORMER.CLASS_NORM_OVER_RANKS", "True")
 
@@ -42,15 +42,6 @@ def test_a_run_leaves_what_it_says_and_evaluates_again_to_the_same(workplace):
     done = workplace.run("--eval-only", "--num-gpus", "2", *weights, "OUTPUT_DIR", "two")
     assert done.returncode == 0, done.stderr
     assert workplace.results("two") == trained
-
-
-def wait_for_iterations(process, workplace, count):
-    deadline = time.monotonic() + 120
-    metrics = workplace.output / "metrics.json"
-    while not (metrics.exists() and metrics.read_text().count("\n") >= count):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 # Ctrl-C interrupts all processes, `kill -INT` the one that has started the others.
