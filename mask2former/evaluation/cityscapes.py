@@ -9,13 +9,13 @@ functions of the counts. (Its function that counts, `evaluatePair`, needs a nump
 import logging
 import os
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
 from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as scores
 from cityscapesscripts.helpers.labels import category2labels, id2label, trainId2label
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils.logger import create_small_table
 from torch import Tensor
@@ -29,6 +29,7 @@ from mask2former.evaluation.confusion import (
     totals_of,
 )
 from mask2former.evaluation.processes import sum_over_processes
+from mask2former.evaluation.read_ahead import ReadAhead
 from mask2former.files import open_picture
 
 logger = logging.getLogger(__name__)
@@ -75,12 +76,16 @@ class CityscapesSemSegEvaluator(DatasetEvaluator):
                 'or set evaluator_type "sem_seg"'
             )
         self._with_pixels = with_pixels
+        names = [sample["file_name"] for sample in DatasetCatalog.get(dataset_name)]
+        reads = [partial(read_ground_truth, self.gt_dir, kind=kind) for kind in KINDS]
+        self._truth = ReadAhead(names, *reads)
         self.reset()
 
     def reset(self) -> None:
         self._confusion = np.zeros((NUM_LABELS, NUM_CLASSES), np.int64)
         self._hits = np.zeros((NUM_LABELS, 4))  # see `instance_hits`
         self._seen: set[str] = set()
+        self._truth.stop()
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """Count.
@@ -94,13 +99,12 @@ class CityscapesSemSegEvaluator(DatasetEvaluator):
             FileNotFoundError: an image has no ground truth.
             ValueError: its size or labels do not fit.
         """
-        with ThreadPoolExecutor(len(KINDS)) as readers:
-            for sample, output in zip(inputs, outputs):
-                if sample["file_name"] not in self._seen:
-                    self._count(sample["file_name"], output["sem_seg"], readers)
+        for sample, output in zip(inputs, outputs):
+            if sample["file_name"] not in self._seen:
+                self._count(sample["file_name"], output["sem_seg"])
 
-    def _count(self, file_name: str, sem_seg: Tensor, readers: ThreadPoolExecutor) -> None:
-        reading = [readers.submit(read_ground_truth, self.gt_dir, file_name, k) for k in KINDS]
+    def _count(self, file_name: str, sem_seg: Tensor) -> None:
+        reading = self._truth(file_name)
         prediction = predicted_labels(sem_seg)  # (H,W), while they are read
         _check_train_ids(prediction, file_name)
         of_labels, of_instances = (

@@ -3,7 +3,6 @@
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -21,6 +20,7 @@ from mask2former.evaluation.confusion import (
     predicted_labels,
 )
 from mask2former.evaluation.processes import sum_over_processes
+from mask2former.evaluation.read_ahead import ReadAhead
 from mask2former.files import open_picture
 
 logger = logging.getLogger(__name__)
@@ -52,14 +52,16 @@ class SemSegEvaluator(DatasetEvaluator):
             sample["file_name"]: sample["sem_seg_file_name"]
             for sample in DatasetCatalog.get(dataset_name)
         }
-        self._load = read_labels
+        load = read_labels
         if sem_seg_loading_fn is not None:
-            self._load = partial(sem_seg_loading_fn, dtype=np.int32)
+            load = partial(sem_seg_loading_fn, dtype=np.int32)
+        self._truth = ReadAhead(list(self._truth_file), lambda name: load(self._truth_file[name]))
         self.reset()
 
     def reset(self) -> None:
         self._counts = np.zeros((3, len(self._class_names)), np.int64)  # see `class_counts`
         self._seen: set[str] = set()
+        self._truth.stop()
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """Count.
@@ -73,24 +75,21 @@ class SemSegEvaluator(DatasetEvaluator):
             ValueError: an image and its ground truth differ in size, or have a label outside of
                 the classes.
         """
-        with ThreadPoolExecutor(1) as reader:
-            for sample, output in zip(inputs, outputs):
-                file_name = sample["file_name"]
-                if file_name in self._seen:
-                    continue
-                truth_file = self._truth_file.get(file_name)
-                if truth_file is None:
-                    raise ValueError(
-                        f"{file_name}: no picture of {self._dataset_name}; evaluate its own"
-                    )
-                reading = reader.submit(self._load, truth_file)
-                prediction = predicted_labels(output["sem_seg"])
-                self._counts += self._count(prediction, reading.result(), file_name, truth_file)
-                self._seen.add(file_name)
+        for sample, output in zip(inputs, outputs):
+            file_name = sample["file_name"]
+            if file_name in self._seen:
+                continue
+            if file_name not in self._truth_file:
+                raise ValueError(
+                    f"{file_name}: no picture of {self._dataset_name}; evaluate its own"
+                )
+            self._counts += self._count(file_name, output["sem_seg"])
+            self._seen.add(file_name)
 
-    def _count(
-        self, prediction: Tensor, truth: np.ndarray, file_name: str, truth_file: str
-    ) -> np.ndarray:
+    def _count(self, file_name: str, sem_seg: Tensor) -> np.ndarray:
+        (reading,) = self._truth(file_name)
+        prediction = predicted_labels(sem_seg)  # (H,W), while it is read
+        truth, truth_file = reading.result(), self._truth_file[file_name]
         num_classes = len(self._class_names)
         check_sizes(prediction, truth, file_name, truth_file)
         is_ignored = truth == self._ignore_label
