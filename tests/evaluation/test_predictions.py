@@ -16,6 +16,7 @@ from cityscapesscripts.evaluation import evalInstanceLevelSemanticLabeling as in
 from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as pixel_script
 from cityscapesscripts.helpers.labels import trainId2label
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
 from panopticapi.evaluation import pq_compute
 from perfect import instances, semantic
@@ -24,8 +25,11 @@ from pycocotools.coco import COCO
 from saved_predictions import config, judge, save
 
 from mask2former.data.datasets import register_all
+from mask2former.evaluation.predictions import PredictionReader, PredictionWriter, find_folder
 from mask2former.evaluation.predictions.folder import folder_of
 from mask2former.evaluation.predictions.label_maps import png_names
+from mask2former.layers.packed_masks import PackedMasks
+from mask2former.modeling.inference import tight_boxes
 
 ALL = "sem_seg", "instances", "panoptic_seg"
 OUTPUTS = {
@@ -153,6 +157,51 @@ def test_each_dataset_has_a_folder_of_its_own():
     folders = [folder_of(name, "predictions").name for name in names]
     assert folders[0] == names[0] and len(set(folders)) == len(names)
     assert all(len(name) < 100 and "/" not in name and ":" not in name for name in folders)
+
+
+def drawn_masks(size):
+    """Of all kinds that are easily got wrong."""
+    height, width = size
+    rng = np.random.default_rng(0)
+    masks = np.zeros((9, height, width), bool)
+    masks[1] = True
+    masks[2, 0, 0] = masks[3, -1, -1] = masks[4, 5, 7:9] = True
+    masks[5, :, 3] = masks[6, 4] = masks[7, :, -1] = True
+    masks[8] = rng.random(size) < 0.5
+    return torch.from_numpy(masks)
+
+
+@pytest.mark.parametrize("name", [CITYSCAPES, "coco_2017_val"])
+@pytest.mark.parametrize("width", [128, 131, 136])
+def test_a_reader_returns_what_was_written(minis, tmp_path, name, width):
+    size = 57, width
+    city = "hazelton_000000_000019_leftImg8bit.png"
+    sample = {"file_name": city, "image_id": 7, "height": size[0], "width": width}
+    masks = drawn_masks(size)
+    written = Instances(
+        size,
+        pred_masks=masks,
+        pred_boxes=Boxes(tight_boxes(masks)),
+        scores=torch.rand(len(masks), generator=torch.Generator().manual_seed(0)),
+        pred_classes=torch.arange(len(masks)) % 8 + 11 * (name == CITYSCAPES),
+    )
+    for packed in (False, True):
+        folder = tmp_path / str(packed)
+        writer = PredictionWriter(name, ["instances"], folder)
+        writer.reset()
+        instances = written[torch.arange(len(masks))]
+        if packed:
+            instances.pred_masks = PackedMasks.pack(masks)
+        writer.process([sample], [{"instances": instances}])
+        writer.evaluate()
+        place = find_folder(folder, name, is_only=True)
+        (found,) = PredictionReader(name, [sample], place, ["instances"])([sample])
+        found = found["instances"]
+        assert found.image_size == size
+        assert torch.equal(found.pred_masks.tensor, masks)
+        assert torch.equal(found.pred_boxes.tensor, written.pred_boxes.tensor)
+        assert torch.equal(found.scores, written.scores.double())
+        assert torch.equal(found.pred_classes, written.pred_classes)
 
 
 # ------------------------------------------------------------------ what is there at which moment

@@ -10,13 +10,19 @@ import numpy as np
 import torch
 from cityscapesscripts.helpers.labels import id2label, name2label
 from detectron2.data import MetadataCatalog
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, BoxMode, Instances
 from torch import Tensor
 
 from mask2former.evaluation.cityscapes import LABEL_ID, NUM_LABELS
 from mask2former.evaluation.confusion import predicted_labels
 from mask2former.evaluation.predictions.format import Format, check_size, no_prediction
-from mask2former.evaluation.predictions.png import ADVICE, read_numbers, write_png
+from mask2former.evaluation.predictions.png import (
+    ADVICE,
+    box_of,
+    read_mask,
+    read_numbers,
+    write_png,
+)
 from mask2former.layers.packed_masks import PackedMasks
 
 MASKS = "masks"
@@ -113,16 +119,16 @@ class CityscapesInstances(CityscapesFormat):
         boxes, classes, scores = torch.zeros(len(lines), 4), [], []
         for number, line in enumerate(lines):
             name, category, score = self._columns(line, path)
-            mask = read_numbers(path.parent / name) != 0
-            check_size(mask.shape, sample, path.parent / name)
-            masks.bits[number] = torch.from_numpy(np.packbits(mask, axis=1))
-            boxes[number] = torch.tensor(box_of(mask))
+            bits, found = read_mask(path.parent / name)
+            check_size(found, sample, path.parent / name)
+            masks.bits[number] = torch.from_numpy(bits.copy())
+            boxes[number] = torch.tensor(box_of(bits))
             classes.append(category)
             scores.append(score)
         return Instances(
             size,
             pred_masks=masks,
-            pred_boxes=Boxes(boxes),
+            pred_boxes=Boxes(BoxMode.convert(boxes, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)),
             # As they stand there: rounded ones might change places.
             scores=torch.tensor(scores, dtype=torch.float64),
             pred_classes=torch.tensor(classes, dtype=torch.int64),
@@ -165,11 +171,3 @@ def files_by_frame(folder: Path, ending: str) -> dict[str, Path]:
             )
         found[frame] = path
     return found
-
-
-def box_of(mask: np.ndarray) -> list[int]:
-    """x0, y0, x1, y1 around the pixels of a mask (H,W) bool; zeros if it has none."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return [0, 0, 0, 0]
-    return [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]

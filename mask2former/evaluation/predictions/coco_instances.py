@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pycocotools.mask
 import torch
 from detectron2.data import MetadataCatalog
 from detectron2.structures import Boxes, BoxMode, Instances
 
 from mask2former.evaluation.predictions.format import Format, check_size
-from mask2former.evaluation.predictions.png import ADVICE
+from mask2former.evaluation.predictions.png import ADVICE, box_of
 from mask2former.files import read_json
 from mask2former.layers.packed_masks import PackedMasks
 from mask2former.layers.run_lengths import counts_of, encode
@@ -93,13 +92,11 @@ class CocoInstances(Format):
         masks = PackedMasks.zeros((len(results), *size))
         boxes = np.zeros((len(results), 4))
         for number, result in enumerate(results):
-            rle = self._run_lengths(result["segmentation"], sample)
-            mask = np.ascontiguousarray(
-                pycocotools.mask.decode(rle)
-            )  # else packing takes twice as long
-            masks.bits[number] = torch.from_numpy(np.packbits(mask, axis=1))
-            boxes[number] = result.get("bbox") or pycocotools.mask.toBbox(rle)
-        boxes[:, 2:] += boxes[:, :2]
+            runs = self._runs(result["segmentation"], sample)
+            bits = masks.bits[number].numpy()  # (H,B), written into
+            fill(bits, runs)
+            x, y, width, height = result.get("bbox") or box_of(bits)
+            boxes[number] = x, y, x + width, y + height
         classes = [result["category_id"] for result in results]
         if self.class_of is not None:
             classes = [self.class_of[category] for category in classes]
@@ -112,21 +109,36 @@ class CocoInstances(Format):
             pred_classes=torch.tensor(classes, dtype=torch.int64),
         )
 
-    def _run_lengths(self, mask: Any, sample: dict) -> dict:
-        """As pycocotools takes them, which does not ask whether they fit a picture."""
+    def _runs(self, mask: Any, sample: dict) -> np.ndarray:
+        """The lengths of a mask's runs, (R,) int64, that fit the picture."""
         where = f"{self.path}: a mask of {sample['file_name']}"
         if not isinstance(mask, dict) or not mask.keys() >= {"size", "counts"}:
             raise ValueError(f"{where} is none of run lengths; give COCO's, with size and counts")
-        height, width = mask["size"]
-        check_size((height, width), sample, where)
-        if isinstance(mask["counts"], list):
-            mask = pycocotools.mask.frPyObjects(mask, height, width)
+        check_size(mask["size"], sample, where)
+        counts = mask["counts"]
         try:
-            runs = counts_of(mask["counts"])
+            runs = np.array(counts, np.int64) if isinstance(counts, list) else counts_of(counts)
         except ValueError as error:
             raise ValueError(f"{where} has broken run lengths ({error}); {ADVICE}") from error
-        if runs.min() < 0 or runs.sum() != height * width:
+        if len(runs) == 0 or runs.min() < 0 or runs.sum() != sample["height"] * sample["width"]:
             raise ValueError(
                 f"{where} has run lengths of another picture, of {runs.sum()} pixels; {ADVICE}"
             )
-        return mask
+        return runs
+
+
+def fill(bits: np.ndarray, runs: np.ndarray) -> None:
+    """Draw a mask, given by its runs (R,), into rows of bits (H,B), which are 0.
+
+    Only its columns are made, from a whole byte on: most masks are small.
+    """
+    height, ends = len(bits), runs.cumsum()
+    inside = np.flatnonzero(runs[1::2]) * 2 + 1
+    if not len(inside):
+        return
+    first = (ends[inside[0]] - runs[inside[0]]) // height // 8 * 8
+    last = -(-ends[inside[-1]] // height)
+    lengths = np.diff(ends.clip(first * height, last * height), prepend=first * height)
+    columns = np.repeat(np.arange(len(runs)) % 2 == 1, lengths).reshape(last - first, height)
+    rows = np.packbits(np.ascontiguousarray(columns.T), axis=1)
+    bits[:, first // 8 : first // 8 + rows.shape[1]] = rows

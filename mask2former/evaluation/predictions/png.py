@@ -40,3 +40,27 @@ def read_numbers(path: Path) -> np.ndarray:
             f"pixel; {ADVICE}"
         )
     return pixels
+
+
+def read_mask(path: Path) -> tuple[np.ndarray, tuple[int, int]]:
+    """Rows of bits (H,B), as PackedMasks has them: where the picture is not 0; and (H,W).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is cut off, no picture, or one of colours.
+    """
+    with open_picture(path, ADVICE) as image:
+        size = image.height, image.width
+        if image.mode == "1":  # Pillow packs such rows itself, in the same order
+            return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, -1), size
+    return np.packbits(read_numbers(path) != 0, axis=1), size
+
+
+def box_of(bits: np.ndarray) -> list[int]:
+    """x, y, width, height of a mask, of rows of bits (H,B); zeros if it has no pixels."""
+    rows = np.flatnonzero(bits.any(1))
+    columns = np.flatnonzero(np.unpackbits(np.bitwise_or.reduce(bits)))
+    if not len(rows):
+        return [0, 0, 0, 0]
+    (x, right), (y, bottom) = columns[[0, -1]].tolist(), rows[[0, -1]].tolist()
+    return [x, y, right + 1 - x, bottom + 1 - y]
