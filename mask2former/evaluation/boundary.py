@@ -16,14 +16,17 @@ class BoundaryEval(COCOeval):
 
     def computeIoU(self, imgId: int, catId: int) -> np.ndarray | list:
         ious = super().computeIoU(imgId, catId)  # (D,G): D predictions by their scores, G objects
-        if len(ious) == 0:
+        touching = np.flatnonzero(np.any(ious, axis=-1))  # without pixels in common IoU stays 0
+        if len(touching) == 0:
             return ious
         truth, found = self._gts[imgId, catId], self._dts[imgId, catId]
-        order = np.argsort([-d["score"] for d in found], kind="mergesort")[: len(ious)]
+        order = np.argsort([-d["score"] for d in found], kind="mergesort")[touching]
         bands = [boundary(found[i]["segmentation"]) for i in order]
         true_bands = [boundary(a["segmentation"]) for a in truth]
         is_crowd = [int(a["iscrowd"]) for a in truth]
-        return np.minimum(ious, pycocotools.mask.iou(bands, true_bands, is_crowd))
+        of_bands = pycocotools.mask.iou(bands, true_bands, is_crowd)
+        ious[touching] = np.minimum(ious[touching], of_bands)
+        return ious
 
 
 # The faster judge compares whole masks only.
@@ -37,11 +40,11 @@ def boundary(rle: dict) -> dict:
     """
     mask = pycocotools.mask.decode(rle)  # (H,W)
     width = max(1, round(BAND_WIDTH * float(np.hypot(*mask.shape))))
-    inside = cv2.erode(
-        mask,
-        np.ones((3, 3), np.uint8),
-        iterations=width,
-        borderType=cv2.BORDER_CONSTANT,
-        borderValue=0,
-    )
-    return pycocotools.mask.encode(np.asfortranarray(mask - inside))
+    x, y, box_width, box_height = pycocotools.mask.toBbox(rle).astype(int)
+    part = mask[y : y + box_height, x : x + box_width]  # nothing is outside
+    if part.size:
+        square = np.ones((3, 3), np.uint8)
+        part -= cv2.erode(
+            part, square, iterations=width, borderType=cv2.BORDER_CONSTANT, borderValue=0
+        )
+    return pycocotools.mask.encode(mask)
