@@ -11,6 +11,7 @@ from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSample
 from detectron2.utils import comm
 from PIL import Image
 
+from mask2former import device as devices
 from mask2former.data import build_test_loader, build_train_loader
 from mask2former.data.errors import SampleError
 from mask2former.data.sample_stream import (
@@ -249,3 +250,10 @@ def test_test_loader_gives_every_picture_once_in_order(cfg, num_workers):
     names = [entry["file_name"] for entry in DatasetCatalog.get("mini_cityscapes_fine_sem_seg_val")]
     assert [[entry["file_name"] for entry in batch] for batch in batches] == [[n] for n in names]
     assert len(loader) == len(names) == 3
+
+
+def test_batches_are_pinned_for_a_device_that_gains_by_it(cfg, monkeypatch):
+    assert not build_train_loader(cfg).loader.pin_memory
+    entry = devices.Accelerator("cpu", pinned_memory=True)
+    monkeypatch.setattr(devices, "ACCELERATORS", [entry])
+    assert build_train_loader(cfg).loader.pin_memory
