@@ -76,9 +76,8 @@ class PhotometricDistortion(T.Transform):
 
     def _change_hsv(self, img: np.ndarray, channel: int, table: np.ndarray) -> np.ndarray:
         hsv = cv2.cvtColor(np.ascontiguousarray(img), _TO_HSV[self.image_format])
-        tables = np.repeat(_VALUES.astype(np.uint8)[None, :, None], 3, axis=2)  # (1,256,3)
-        tables[0, :, channel] = table
-        return cv2.cvtColor(cv2.LUT(hsv, tables), _FROM_HSV[self.image_format])
+        cv2.insertChannel(cv2.LUT(cv2.extractChannel(hsv, channel), table), hsv, channel)
+        return cv2.cvtColor(hsv, _FROM_HSV[self.image_format])
 
 
 def _linear(factor: float = 1.0, summand: float = 0.0) -> np.ndarray:

@@ -4,6 +4,7 @@ H0 W0 size before, H W size after, h w of the part of it
 """
 
 import math
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -30,8 +31,9 @@ class Window(NamedTuple):
         return self.height, self.width
 
 
+@lru_cache(maxsize=64)  # labels and a crop's tries ask for the same
 def nearest(old: int, new: int, rule: Rule) -> np.ndarray:
-    """(new,) which of `old` pixels each of `new` ones is, along one axis."""
+    """(new,) which of `old` pixels each of `new` ones is, along one axis. Not to be written to."""
     if old == new:
         return np.arange(old)
     if rule == "torch":
@@ -60,12 +62,13 @@ def resize_part(
         return _crop(image.resize(size[::-1], interp), window)
     rows = _part(height, size[0], window.top, window.height)
     columns = _part(width, size[1], window.left, window.width)
-    num_rows = rows.stop - rows.start
-    image = image.crop((columns.start, rows.start, columns.stop, rows.stop))
+    image = image.crop((columns.start, rows.seen_start, columns.stop, rows.seen_stop))
     if width != size[1]:
-        box = (columns.low, 0, columns.high, num_rows)
-        image = image.resize((columns.length, num_rows), interp, box)
-    image = image.crop((columns.before, 0, columns.before + window.width, num_rows))
+        box = (columns.low, 0, columns.high, image.height)
+        image = image.resize((columns.length, image.height), interp, box)
+    # Rows that nobody will see are black: what the second pass makes of them is cut off.
+    top, bottom = rows.start - rows.seen_start, rows.stop - rows.seen_start
+    image = image.crop((columns.before, top, columns.before + window.width, bottom))
     if height != size[0]:
         box = (0, rows.low, window.width, rows.high)
         image = image.resize((window.width, rows.length), interp, box)
@@ -77,6 +80,8 @@ class _Part(NamedTuple):
 
     start: int  # the pixels that are read, of the picture
     stop: int
+    seen_start: int  # those of them that the window needs
+    seen_stop: int
     low: float  # where, in them, the pixels begin and end that are made
     high: float
     length: int  # how many are made
@@ -89,17 +94,24 @@ def _part(old: int, new: int, first: int, length: int) -> _Part:
     Pixel i of the new ones begins at i * old / new of the old ones. With a divisor that is a power
     of two, this is exact: so i is a multiple of what is odd in new / gcd(old, new).
     """
+    end = first + length
     if old == new:
-        return _Part(first, first + length, 0, length, length, 0)
+        return _Part(first, end, first, end, 0, length, length, 0)
     step = new // math.gcd(old, new)
     step //= step & -step
     low = first // step * step
-    high = min(-(-(first + length) // step) * step, new)
-    reach = max(old / new, 1) + 1  # the triangle of bilinear resizing, and rounding
-    start = max(math.floor(low * old / new - reach), 0)
-    stop = min(math.ceil(high * old / new + reach), old)
+    high = min(-(-end // step) * step, new)
+    start, stop = _reached(old, new, low, high)
     borders = (place * old / new - start for place in (low, high))
-    return _Part(start, stop, *borders, high - low, first - low)
+    return _Part(start, stop, *_reached(old, new, first, end), *borders, high - low, first - low)
+
+
+def _reached(old: int, new: int, first: int, end: int) -> tuple[int, int]:
+    """From which to before which of `old` pixels bilinear resizing reads for these new ones."""
+    reach = max(old / new, 1) + 1  # its triangle, and rounding
+    return max(math.floor(first * old / new - reach), 0), min(
+        math.ceil(end * old / new + reach), old
+    )
 
 
 def _crop(image: Image.Image, window: Window) -> Image.Image:
