@@ -8,7 +8,7 @@ N predictions, I regions of the ground truth: each object, each group, each clas
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +36,7 @@ _THING_OF_LABEL[[name2label[name].id for name in THINGS]] = range(len(THINGS))
 OVERLAPS = np.arange(0.5, 1.0, 0.05)
 MIN_PIXELS = 100  # a smaller object need not be found
 
+_EIGHT_ONES = 0x0101010101010101
 _MASKS_AT_ONCE = 8  # their pixels' indices take 64 bytes for each pixel of the image at most
 
 PREDICTION = np.dtype(
@@ -212,40 +213,62 @@ def judge(
 def shared_pixels(masks: Tensor | PackedMasks, number: np.ndarray, num_regions: int) -> np.ndarray:
     """How many pixels of each mask lie in each region; `number` says which a pixel is of.
 
+    Pixels are counted by eights: most of these are of one region, and most masks have none there.
+
     Shapes: (N,H,W) bool, (H,W) int16 -> (N,I) int64
     """
-    width = masks.shape[2]
+    _, height, width = masks.shape
     eights = np.pad(number, ((0, 0), (0, -width % 8))).reshape(-1, 8)
     eights = torch.from_numpy(eights).to(masks.device)  # (E,8), E for an image
+    lowest, highest = eights.amin(1), eights.amax(1)
+    region = torch.where(lowest == highest, lowest, num_regions)  # or several
     parts = [np.zeros((0, num_regions), np.int64)]
-    for some in _split(masks):
-        where, pixels = _eights_with_pixels(some)  # (M,), (M,8)
-        mask = where // len(eights)
-        cell = (mask * num_regions)[:, None] + eights[where - mask * len(eights)]  # (M,8)
-        table = torch.bincount(cell[pixels], minlength=len(some) * num_regions)
-        parts.append(table.view(-1, num_regions).cpu().numpy())
+    for start in range(0, len(masks), _MASKS_AT_ONCE):
+        some = masks[start : start + _MASKS_AT_ONCE]
+        row, column, words = _eights_with_pixels(some)  # (M,) each
+        mask = row // height
+        eight = (row - mask * height) * (len(eights) // height) + column
+        cell = mask * (num_regions + 1)  # the first of a mask's in the table
+        regions = region[eight]
+        table = torch.zeros(len(some) * (num_regions + 1), dtype=torch.int64, device=masks.device)
+        table.index_add_(0, cell + regions, (words * _EIGHT_ONES) >> 56)  # a sum of bytes
+        several = (regions == num_regions).nonzero()[:, 0]
+        cells = cell[several, None] + eights[eight[several]]  # (.,8)
+        table += torch.bincount(cells[_pixels(words[several])], minlength=len(table))
+        parts.append(table.view(-1, num_regions + 1)[:, :-1].cpu().numpy())
     return np.concatenate(parts)
 
 
-def _split(masks: Tensor | PackedMasks) -> Iterator[Tensor | PackedMasks]:
-    for start in range(0, len(masks), _MASKS_AT_ONCE):
-        yield masks[start : start + _MASKS_AT_ONCE]
-
-
-def _eights_with_pixels(masks: Tensor | PackedMasks) -> tuple[Tensor, Tensor]:
-    """Where in (N,H,W) bool masks are eight pixels in a row that are not all background.
+def _eights_with_pixels(masks: Tensor | PackedMasks) -> tuple[Tensor, Tensor, Tensor]:
+    """The eights of pixels in a row, of (N,H,W) masks, that are not all background.
 
     Returns:
-        (M,) int64, which eight of all masks; (M,8) bool, its pixels.
+        (M,) row of all masks, (M,) which eight of the row, (M,) int64 with a byte for each pixel.
     """
-    if isinstance(masks, PackedMasks):
-        where = masks.bits.flatten().nonzero()[:, 0]
-        return where, PackedMasks(masks.bits.flatten()[where][:, None, None], 8).tensor[:, 0]
+    is_packed = isinstance(masks, PackedMasks)
+    rows = masks.bits.flatten(0, 1) if is_packed else _words(masks).flatten(0, 1)
+    # Most rows have none, and to find these takes a quarter of the time that `nonzero` takes.
+    used = rows.amax(1).nonzero()[:, 0]
+    some = rows[used].flatten()
+    found = some.nonzero()[:, 0]
+    row = found // rows.shape[1]
+    column = found - row * rows.shape[1]
+    words = some[found]
+    if is_packed:
+        words = _words(PackedMasks(words[:, None, None], 8).tensor).flatten()
+    return used[row], column, words
+
+
+def _words(masks: Tensor) -> Tensor:
+    """Shapes: (N,H,W) bool -> (N,H,ceil(W/8)) int64, a byte for each pixel"""
     if masks.shape[2] % 8:
         masks = F.pad(masks, (0, -masks.shape[2] % 8))
-    pixels = masks.bool().contiguous().view(-1, 8)
-    where = pixels.view(torch.int64).flatten().nonzero()[:, 0]
-    return where, pixels[where]
+    return masks.bool().contiguous().view(torch.int64)
+
+
+def _pixels(words: Tensor) -> Tensor:
+    """Shapes: (M,) int64, of `_words` -> (M,8) bool"""
+    return words.view(torch.bool).view(-1, 8)
 
 
 def average_precision(images: Sequence[Judged]) -> dict[str, float]:
