@@ -11,6 +11,7 @@ import io
 import json
 import statistics
 import tempfile
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -239,9 +240,15 @@ def compare(contest: Contest, repeat: int, device: str) -> list[dict[str, Cell]]
         ValueError: their scores differ.
     """
     found: dict[str, Scores] = {}
+    processor: dict[str, list[float]] = {name: [] for name in contest.runs}  # seconds, all threads
 
     def keeping(name: str, run: Callable[[], Scores]) -> Callable[[], None]:
-        return lambda: found.update({name: run()})
+        def keep() -> None:
+            start = time.process_time()
+            found[name] = run()
+            processor[name].append((time.process_time() - start) / contest.num_images)
+
+        return keep
 
     runs = {name: keeping(name, run) for name, run in contest.runs.items()}
     seconds = interleaved(runs, repeat, torch.device(device), contest.title)
@@ -259,6 +266,8 @@ def compare(contest: Contest, repeat: int, device: str) -> list[dict[str, Cell]]
                 "by": name,
                 **spread([s / contest.num_images for s in own], "ms"),
                 "times as fast as the tool": times_as_fast(own, seconds[contest.tool]),
+                "processor ms": 1000 * statistics.median(processor[name][1:]),
+                "times less": times_as_fast(processor[name][1:], processor[contest.tool][1:]),
                 "largest difference": far,
             }
         )
@@ -307,7 +316,9 @@ def measure(args: argparse.Namespace) -> list[Table]:
     )
     extension = "" if reference_evaluation.HAS_C_EXTENSION else "out"
     notes = (
-        f"cityscapesscripts is with{extension} its C extension.",
+        f"cityscapesscripts is with{extension} its C extension, numpy is {np.__version__}; much of "
+        "what the tools do is numpy's sorting, which has become faster.",
+        "Processor ms are those of all threads, whatever else this machine does.",
         f"A forward pass of {args.config_file} takes {1000 * forward:.0f} ms; of that, judging an "
         f"image takes: {shares}.",
     )
