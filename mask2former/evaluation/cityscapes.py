@@ -170,7 +170,7 @@ def instance_hits(counts: Tensor) -> np.ndarray:
     Returns:
         (34,4) float64: hits and misses of the class, hits and misses of its category.
     """
-    ids = counts.any(1).nonzero().flatten()
+    ids = counts.sum(1).nonzero().flatten()
     ids = ids[ids > LABEL_DIVISOR]  # of I instances
     found = counts[ids].cpu().numpy()  # (I,19)
     label = ids.cpu().numpy() // LABEL_DIVISOR
