@@ -6,7 +6,9 @@ other. Here the masks stay where the model made them, and an image is one table 
 N predictions, I regions of the ground truth: each object, each group, each class of stuff.
 """
 
+import glob
 import logging
+import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -22,7 +24,9 @@ from detectron2.utils.logger import create_small_table
 from torch import Tensor
 from torch.nn import functional as F
 
-from mask2former.evaluation.cityscapes import LABEL_DIVISOR, NUM_LABELS, read_ground_truth
+from mask2former.evaluation.cityscapes import LABEL_DIVISOR, NUM_LABELS, ground_truth_file
+from mask2former.evaluation.read_ahead import ReadAhead
+from mask2former.files import open_picture
 from mask2former.layers.packed_masks import PackedMasks
 
 logger = logging.getLogger(__name__)
@@ -75,10 +79,13 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
         self.gt_dir = MetadataCatalog.get(dataset_name).gt_dir
         names = cityscapes_classes(dataset_name)
         self._thing_of_class = np.array([THINGS.index(n) if n in THINGS else -1 for n in names])
+        files = os.path.join(glob.escape(self.gt_dir), "*", "*_gtFine_instanceIds.png")
+        self._truth = ReadAhead(sorted(glob.glob(files)), _read_regions)
         self.reset()
 
     def reset(self) -> None:
         self.judged: dict[str, Judged] = {}  # by the image's file
+        self._truth.stop()
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """Compare.
@@ -95,8 +102,9 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
         """
         for sample, output in zip(inputs, outputs):
             name = sample["file_name"]
-            instance_ids = read_ground_truth(self.gt_dir, name, "instanceIds")
-            self.judged[name] = self._judge(output["instances"], regions_of(instance_ids), name)
+            if name not in self.judged:
+                (reading,) = self._truth(ground_truth_file(self.gt_dir, name, "instanceIds"))
+                self.judged[name] = self._judge(output["instances"], reading.result(), name)
 
     def _judge(self, instances: Instances, regions: "Regions", name: str) -> Judged:
         size, labels_of_ids = tuple(instances.pred_masks.shape[1:]), label_of(regions.ids)
@@ -168,6 +176,11 @@ def regions_of(instance_ids: np.ndarray) -> Regions:
     number = np.zeros(len(counts), np.int16)
     number[ids] = range(len(ids))
     return Regions(ids, counts[ids], number[instance_ids])
+
+
+def _read_regions(path: str) -> Regions:
+    with open_picture(path, "unpack gtFine completely") as picture:
+        return regions_of(np.array(picture))
 
 
 def label_of(instance_ids: np.ndarray) -> np.ndarray:
