@@ -109,7 +109,8 @@ def _unite(polygons: list[np.ndarray], height: int, width: int) -> dict[str, Any
     clipped = [clip_polygon(polygon, height, width) for polygon in polygons]
     flat = [polygon.reshape(-1) for polygon in clipped if len(polygon) >= 3]
     if not flat:
-        return encode(np.zeros((height, width), np.uint8))
+        nothing = {"size": [height, width], "counts": [height * width]}
+        return pycocotools.mask.frPyObjects(nothing, height, width)
     return pycocotools.mask.merge(pycocotools.mask.frPyObjects(flat, height, width))
 
 

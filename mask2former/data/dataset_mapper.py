@@ -21,8 +21,8 @@ from mask2former.data.augmentation import (
     test_recipe,
 )
 from mask2former.data.compact import plain
-from mask2former.data.geometry import draw, size_of
-from mask2former.data.sample_files import load_picture, read_image
+from mask2former.data.geometry import draw
+from mask2former.data.sample_files import PictureFile, read_image
 from mask2former.data.targets import (
     InstanceTargets,
     PanopticTargets,
@@ -148,8 +148,8 @@ class MaskFormerDatasetMapper:
         sample = dict(dataset_dict)
         sample.pop("annotations", None)
         path = sample["file_name"]
-        picture = load_picture(path, self.image_format)
-        size = size_of(picture)
+        picture = PictureFile(path, self.image_format)
+        size = picture.size
         expected = sample.setdefault("height", size[0]), sample.setdefault("width", size[1])
         check_size(path, size, expected, "annotation says")
         class_map = truth = None

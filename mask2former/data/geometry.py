@@ -15,11 +15,20 @@ from PIL import Image
 
 from mask2former.data.augmentation import CropByClassArea, OneOf, ResizeScale
 from mask2former.data.colour import PhotometricDistortion
-from mask2former.data.resizing import Rule, Size, Window, nearest, resize_part
+from mask2former.data.resizing import (
+    Rule,
+    Size,
+    Window,
+    nearest,
+    num_rows_seen,
+    resize_part,
+)
+from mask2former.data.sample_files import PictureFile
 from mask2former.layers.frames import IMAGE_PADDING
 
 # Pillow's with 8 bits a channel, or (H0,W0,C) numbers of any type.
 Picture = Image.Image | np.ndarray
+Source = PictureFile | Picture
 # Gives classes (h,w), whole numbers, for rows (h,) and columns (w,) of the file.
 ClassMap = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -54,8 +63,9 @@ class Geometry:
                 self.steps.pop()
         self.steps.append(step)
 
-    def image(self, picture: Picture) -> np.ndarray:
+    def image(self, source: Source) -> np.ndarray:
         """The content (h,w,C). What is not uint8 takes the transforms one by one."""
+        picture = source.read(self._num_rows()) if isinstance(source, PictureFile) else source
         if isinstance(picture, np.ndarray) and picture.dtype != np.uint8:
             moved = self.transforms.apply_image(picture)
             return np.ascontiguousarray(moved[: self.size[0], : self.size[1]])
@@ -63,6 +73,15 @@ class Geometry:
         for step in self.steps:
             picture = step.image(picture)
         return _as_array(picture)
+
+    def _num_rows(self) -> int:
+        """How many of the file's first rows are seen."""
+        for step in self.steps:
+            if isinstance(step, _Part):
+                return num_rows_seen(step.source, step.resized, step.window, step.interp)
+            if isinstance(step, _Flip) and step.axis == 0:
+                break
+        return self.source[0]
 
     def labels(self, label: np.ndarray, rule: Rule) -> np.ndarray:
         """(H0,W0,...) of any type -> (h,w,...), by the nearest neighbour."""
@@ -98,7 +117,7 @@ class AppliedGeometry(Geometry):
         self.size = self.frame = image.shape[:2]
         self._image = image
 
-    def image(self, picture: Picture) -> np.ndarray:
+    def image(self, source: Source) -> np.ndarray:
         return np.ascontiguousarray(self._image)
 
     def labels(self, label: np.ndarray, rule: Rule) -> np.ndarray:
@@ -115,7 +134,7 @@ class AppliedGeometry(Geometry):
 
 def draw(
     augmentations: Sequence[T.Augmentation | T.Transform],
-    picture: Picture,
+    source: Source,
     class_map: np.ndarray | ClassMap | None = None,
 ) -> Geometry:
     """Draw what happens to a picture: detectron2's random numbers, in detectron2's order.
@@ -123,23 +142,26 @@ def draw(
     Args:
         class_map: (H0,W0) whole numbers, or what gives them, for a crop that looks at classes.
     """
-    source = size_of(picture)
+    size = size_of(source)
     classes = pick(class_map) if isinstance(class_map, np.ndarray) else class_map
     last = len(augmentations) - 1
     if all(_asks_for_sizes(a, is_last=i == last) for i, a in enumerate(augmentations)):
-        sizes = _Sizes(source, classes)
+        sizes = _Sizes(size, classes)
         sizes.apply_augmentations(augmentations)
-        return Geometry(sizes.transforms, source)
+        return Geometry(sizes.transforms, size)
     if classes is not None:  # as double, because detectron2 resizes uint8 by Pillow's rule
-        classes = classes(*map(np.arange, source)).astype(np.float64)
+        classes = classes(*map(np.arange, size)).astype(np.float64)
+    picture = source.read() if isinstance(source, PictureFile) else source
     augmented = T.AugInput(_as_array(picture), sem_seg=classes)
     transforms = augmented.apply_augmentations(augmentations)
-    return AppliedGeometry(transforms, source, augmented.image)
+    return AppliedGeometry(transforms, size, augmented.image)
 
 
-def size_of(picture: Picture) -> Size:
+def size_of(source: Source) -> Size:
     """(H0, W0)"""
-    return picture.size[::-1] if isinstance(picture, Image.Image) else picture.shape[:2]
+    if isinstance(source, PictureFile):
+        return source.size
+    return source.size[::-1] if isinstance(source, Image.Image) else source.shape[:2]
 
 
 class _Sizes(T.AugInput):

@@ -53,13 +53,10 @@ def resize_part(
     first. So each axis is a pass of its own, between borders that single precision has exactly.
     """
     width, height = image.size
-    whole = Window(0, 0, *size)
-    if window == whole:
-        return image.resize(size[::-1], interp)
-    # From version 13 on, Pillow may begin with the columns where the height shrinks much more.
-    columns_first = height - size[0] > max(0, 2 * (width - size[1]))
-    if interp != Image.Resampling.BILINEAR or columns_first:
-        return _crop(image.resize(size[::-1], interp), window)
+    if not _goes_by_parts((height, width), size, window, interp):
+        right, bottom = window.left + window.width, window.top + window.height
+        image = image.resize(size[::-1], interp)
+        return image if window.size == size else image.crop((*window[1::-1], right, bottom))
     rows = _part(height, size[0], window.top, window.height)
     columns = _part(width, size[1], window.left, window.width)
     image = image.crop((columns.start, rows.seen_start, columns.stop, rows.seen_stop))
@@ -73,6 +70,20 @@ def resize_part(
         box = (0, rows.low, window.width, rows.high)
         image = image.resize((window.width, rows.length), interp, box)
     return image.crop((0, rows.before, window.width, rows.before + window.height))
+
+
+def num_rows_seen(source: Size, size: Size, window: Window, interp: int) -> int:
+    """How many of the first rows of a picture (H0,W0) `resize_part` looks at."""
+    if not _goes_by_parts(source, size, window, interp):
+        return source[0]
+    return _part(source[0], size[0], window.top, window.height).seen_stop
+
+
+def _goes_by_parts(source: Size, size: Size, window: Window, interp: int) -> bool:
+    shrinks = [old - new for old, new in zip(source, size)]
+    # Where the height shrinks much more, Pillow begins with the columns, from version 13 on.
+    columns_first = shrinks[0] > max(0, 2 * shrinks[1])
+    return interp == Image.Resampling.BILINEAR and not columns_first and window.size != size
 
 
 class _Part(NamedTuple):
@@ -112,8 +123,3 @@ def _reached(old: int, new: int, first: int, end: int) -> tuple[int, int]:
     return max(math.floor(first * old / new - reach), 0), min(
         math.ceil(end * old / new + reach), old
     )
-
-
-def _crop(image: Image.Image, window: Window) -> Image.Image:
-    right, bottom = window.left + window.width, window.top + window.height
-    return image.crop((window.left, window.top, right, bottom))

@@ -239,10 +239,10 @@ def _ids_of(colors: np.ndarray) -> np.ndarray:
     return four_bytes.view("<i4")[..., 0].astype(np.int32) & _NUM_IDS - 1
 
 
-def _numbers(wanted: Sequence[int]) -> np.ndarray:
+def _numbers(wanted: Sequence[int], num_ids: int = _NUM_IDS) -> np.ndarray:
     """A table of all ids there can be: 1 to N for the wanted ones, in their order, else 0."""
     number_type = next(t for t in _NUMBER_TYPES if len(wanted) <= np.iinfo(t).max)
-    table = np.zeros(_NUM_IDS, number_type)  # memory that nobody looks at is not taken
+    table = np.zeros(num_ids, number_type)  # memory that nobody looks at is not taken
     table[list(wanted)] = np.arange(1, len(wanted) + 1)
     return table
 
@@ -254,7 +254,8 @@ def _label_masks(
 
     The map is numbered anew, so that bytes do for most.
     """
-    numbers = _numbers(wanted)
+    highest = max(ids.max(initial=0), *wanted, 0)
+    numbers = _numbers(wanted, int(highest) + 2)  # the last one is of nobody, as is -1
     labels = torch.from_numpy(numbers.take(ids))
     values = torch.from_numpy(numbers[list(wanted)])  # an id that is wanted twice has one number
     areas = labels.flatten().bincount(minlength=len(wanted) + 1)[values.long()]
