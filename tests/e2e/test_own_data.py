@@ -1,5 +1,6 @@
 """A person's own files train, evaluate and reload without a line of Python."""
 
+import math
 import shutil
 
 import pytest
@@ -38,6 +39,14 @@ def saved_config(workplace, folder="output"):
     return yaml.safe_load((workplace.folder / folder / "config.yaml").read_text())
 
 
+def numbers(results):
+    return {
+        (task, name): math.nan if value is None else value
+        for task, metrics in results.items()
+        for name, value in metrics.items()
+    }
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_own_files_are_learned_and_judged_again_to_the_same(workplace, kind):
     data = prepare(workplace, kind)
@@ -57,7 +66,8 @@ def test_own_files_are_learned_and_judged_again_to_the_same(workplace, kind):
     shutil.rmtree(workplace.folder / "train")
     done = workplace.run("--eval-only", "--num-gpus", "2", *WEIGHTS, "OUTPUT_DIR", "again")
     assert done.returncode == 0, done.stderr
-    assert workplace.results("again") == results
+    expected = pytest.approx(numbers(results), rel=1e-12, nan_ok=True)
+    assert numbers(workplace.results("again")) == expected  # but for the order of sums over images
 
 
 def test_through_real_processes(workplace):
