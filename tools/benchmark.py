@@ -8,6 +8,7 @@ Rows, each in processes of its own:
                    optimizer, beside what arithmetic and memory of this machine allow at best
     deform_attn    each way to compute deformable attention
     large_picture  memory of panoptic and instance results of one large picture
+    data           loading for training: our mapper and a plain one, alone and through the loader
     evaluation     our evaluators, and the tools whose numbers they give, on the same predictions
 Without a name it is `model`. Contenders take turns, so that whatever else the machine does is
 shared by all; figures are those of this machine, at this moment.
@@ -15,6 +16,7 @@ shared by all; figures are those of this machine, at this moment.
     python tools/benchmark.py --repeat 10 --json model.json
     python tools/benchmark.py model --contenders ours,ours-mixed,ours-compiled,transformers
     python tools/benchmark.py parts deform_attn MODEL.DEVICE cuda
+    python tools/benchmark.py data --config-file my.yaml DATALOADER.NUM_WORKERS 8
 """
 
 import argparse
@@ -23,7 +25,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.arguments import at_least
+from benchmarks.arguments import at_least, positive_numbers
 from benchmarks.tables import machine, write_json
 
 CITYSCAPES = "cityscapes/semantic-segmentation/maskformer2_R50_bs16_90k.yaml"
@@ -41,6 +43,7 @@ ROWS = {
     "parts": Row("parts", CITYSCAPES, (512, 1024)),
     "deform_attn": Row("deform_attn", CITYSCAPES, (512, 1024)),
     "large_picture": Row("large_picture", COCO, (4000, 5000)),
+    "data": Row("data", "", ()),  # some configs, each with pictures of its own size
     "evaluation": Row("evaluation", "quick_start.yaml", (1024, 2048)),
 }
 
@@ -61,6 +64,13 @@ def read_command_line() -> argparse.Namespace:
         "--contenders", metavar="A,B,...", help="of `model` and `deform_attn`: these and no others"
     )
     parser.add_argument("--work", choices=("inference", "training"), help="of `model`: only this")
+    parser.add_argument(
+        "--images-per-second",
+        type=positive_numbers,
+        default=(2.9, 30, 100),
+        metavar="A,B,...",
+        help="of `data`: for how many workers are needed; default: 2.9,30,100",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there, too")
     parser.add_argument("words", nargs="*", metavar="ROW, KEY VALUE", help="rows, then config keys")
     args = parser.parse_intermixed_args()

@@ -14,3 +14,11 @@ def at_least(least: int) -> Callable[[str], int]:
         return number
 
     return whole_number
+
+
+def positive_numbers(words: str) -> list[float]:
+    """A `type` for argparse: numbers above 0, with commas between them."""
+    numbers = [float(word) for word in words.split(",")]
+    if min(numbers) <= 0:
+        raise argparse.ArgumentTypeError(f"{min(numbers):g} is too small; give numbers above 0")
+    return numbers
