@@ -33,14 +33,14 @@ class CocoInstances(Format):
         super().__init__(dataset_name)
         # Category id -> class; None: they are the same, as COCOEvaluator has it.
         self.class_of = MetadataCatalog.get(dataset_name).get("thing_dataset_id_to_contiguous_id")
+        self.category_of = {i: category for category, i in (self.class_of or {}).items()}
 
     def write(self, folder: Path, sample: dict, value: Instances) -> list[dict]:
         classes = value.pred_classes.tolist()
         if self.class_of is not None:
-            category_of = {contiguous: category for category, contiguous in self.class_of.items()}
-            things = [i for i, contiguous in enumerate(classes) if contiguous in category_of]
+            things = [i for i, contiguous in enumerate(classes) if contiguous in self.category_of]
             value = value[torch.tensor(things, dtype=torch.int64, device=value.pred_classes.device)]
-            classes = [category_of[classes[i]] for i in things]
+            classes = [self.category_of[classes[i]] for i in things]
         if not classes:
             return []
         boxes = value.pred_boxes.tensor.cpu()

@@ -37,11 +37,12 @@ def judge_predictions(
         evaluator = build_evaluator(config_of_outputs(cfg, there), dataset_name, scratch)
         kind = MetadataCatalog.get(dataset_name).evaluator_type
         measured = there & {measure.output for measure in MEASURES[kind]}
-        samples = [with_size(sample) for sample in DatasetCatalog.get(dataset_name)]
+        samples = DatasetCatalog.get(dataset_name)
         read = PredictionReader(dataset_name, samples, folder, measured)
         evaluator.reset()
         for sample in tqdm(samples, dataset_name, unit="image", disable=not show_progress):
-            evaluator.process([sample], read([sample]))
+            inputs = [with_size(sample)]
+            evaluator.process(inputs, read(inputs))
         return evaluator.evaluate()
 
 

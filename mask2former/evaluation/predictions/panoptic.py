@@ -30,14 +30,17 @@ class PanopticPngs(Format):
         metadata = MetadataCatalog.get(dataset_name)
         self.things = metadata.thing_dataset_id_to_contiguous_id  # category id -> class
         self.class_of = {**metadata.stuff_dataset_id_to_contiguous_id, **self.things}
+        self.category_of = {contiguous: category for category, contiguous in self.class_of.items()}
 
     def write(self, folder: Path, sample: dict, value: tuple[Tensor, list[dict]]) -> list[dict]:
         ids, segments = value
-        category_of = {contiguous: category for category, contiguous in self.class_of.items()}
         name = f"{quote(str(sample['image_id']), safe='')}.png"
         (folder / PNGS).mkdir(exist_ok=True)
         write_segment_ids(folder / PNGS / name, ids.cpu().numpy())
-        infos = [{"id": s["id"], "category_id": category_of[s["category_id"]]} for s in segments]
+        infos = [
+            {"id": segment["id"], "category_id": self.category_of[segment["category_id"]]}
+            for segment in segments
+        ]
         return [{"image_id": sample["image_id"], "file_name": name, "segments_info": infos}]
 
     def open(self, folder: Path, samples: Sequence[dict]) -> None:

@@ -32,16 +32,22 @@ class PredictionReader:
 
     def __call__(self, inputs: list[dict]) -> list[dict]:
         """
+        Args:
+            inputs: dicts with height and width.
+
         Raises:
-            FileNotFoundError: there is no prediction of an image, or no image.
+            FileNotFoundError: there is no prediction of an image.
             ValueError: it is broken, of another size, or of classes that the dataset has not.
         """
-        samples = [with_size(sample) for sample in inputs]
-        return [{f.output: f.read(sample) for f in self._formats} for sample in samples]
+        return [{f.output: f.read(sample) for f in self._formats} for sample in inputs]
 
 
 def with_size(sample: dict) -> dict:
-    """A dataset's dict with height and width: those of the picture, where it has none."""
+    """A dataset's dict with height and width: those of the picture, where it has none.
+
+    Raises:
+        FileNotFoundError, ValueError: the picture is not there, or broken.
+    """
     if "height" in sample and "width" in sample:
         return sample
     with open_picture(sample["file_name"], "prepare the dataset again") as image:
