@@ -230,3 +230,21 @@ def test_mistake_seen_by_the_shell(workplace, own_datasets):
     assert "not a whole picture" in only_sentence(done.stderr)
     assert "Traceback" not in done.stdout + done.stderr
     assert not workplace.output.exists()
+
+
+def test_broken_images_up_to_a_number(workplace, own_datasets, capsys):
+    images = sorted(own_datasets.glob("leftImg8bit/train/*/*.png"))
+    words = ("DATALOADER.MAX_BAD_SAMPLES", "1", "DATASETS.TEST", "()")
+    images[0].write_bytes(images[0].read_bytes()[:2000])
+    workplace.main(*words)
+    lines = (workplace.output / "log.txt").read_text().splitlines()
+    (told,) = [line for line in lines if "not a whole picture" in line]
+    assert str(images[0]) in told and "(broken sample 1 of at most 1: " in told
+    assert (workplace.output / "model_final.pth").exists()
+
+    images[1].write_bytes(images[1].read_bytes()[:2000])
+    with pytest.raises(SystemExit) as error:
+        workplace.main(*words, "OUTPUT_DIR", "stopped")
+    said = capsys.readouterr()
+    assert error.value.code == 1 and "Traceback" not in said.out + said.err
+    assert "this is broken sample 2, and DATALOADER.MAX_BAD_SAMPLES=1" in only_sentence(said.err)

@@ -147,14 +147,17 @@ def map_some(mapper: Mapper, dicts: list[dict]) -> list[dict]:
 def deliver(batches: Iterator[list[dict]], num_workers: int) -> float:
     """Seconds in which a training's loader gives NUM_SAMPLES samples, once its workers run.
 
-    Workers that nobody asks for more stand still: those of several loaders can take turns.
+    Afterwards these load ahead and then stand still, so that another loader can have its turn.
     """
-    for _ in range(2 * num_workers + 1):  # those that were loaded ahead, and one
+    num_ahead = 2 * num_workers
+    for _ in range(num_ahead + 1):
         next(batches)
     start = time.perf_counter()
     for _ in range(NUM_SAMPLES):
         next(batches)
-    return time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    time.sleep(2 * seconds * num_ahead / NUM_SAMPLES)  # twice what that should take
+    return seconds
 
 
 class _Weighing(pickle.Pickler):
