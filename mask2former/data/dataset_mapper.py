@@ -76,9 +76,9 @@ class MaskFormerDatasetMapper:
     """Reads the files of a dataset dict, transforms image and labels, builds the targets.
 
     A call takes a dataset dict and returns a new one, with
-        image: uint8 (3,H,W), in INPUT.FORMAT order
+        image: uint8 (3,H,W), in INPUT.FORMAT order; a view of pixels that lie together
         height, width: the size of the file, to which predictions are scaled back
-        in training also what the target builder adds: instances, and for semantic ones sem_seg
+        in training also the targets, in one of the two forms that compact.py tells of
 
     Raises:
         SampleError: a file is missing, truncated, of another size than its annotation says, or

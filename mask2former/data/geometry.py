@@ -68,7 +68,7 @@ class Geometry:
         picture = source.read(self._num_rows()) if isinstance(source, PictureFile) else source
         if isinstance(picture, np.ndarray) and picture.dtype != np.uint8:
             moved = self.transforms.apply_image(picture)
-            return np.ascontiguousarray(moved[: self.size[0], : self.size[1]])
+            return _as_array(moved[: self.size[0], : self.size[1]])
         picture = _as_pillow(picture)
         for step in self.steps:
             picture = step.image(picture)
@@ -116,20 +116,29 @@ class AppliedGeometry(Geometry):
         self.source = source
         self.size = self.frame = image.shape[:2]
         self._image = image
+        self._of_ids = T.TransformList([_padding_with_nothing(t) for t in transforms.transforms])
 
     def image(self, source: Source) -> np.ndarray:
-        return np.ascontiguousarray(self._image)
+        return _as_array(self._image)
 
     def labels(self, label: np.ndarray, rule: Rule) -> np.ndarray:
         if rule == "torch":
             moved = self.transforms.apply_segmentation(label.astype(np.float64))
         elif label.dtype.itemsize == 1:
-            moved = self.transforms.apply_segmentation(label.view(np.uint8))
+            moved = self._of_ids.apply_segmentation(label.view(np.uint8))
         else:  # the four bytes of a number are four channels for Pillow
             channels = np.ascontiguousarray(label, np.int32)[..., None].view(np.uint8)
-            moved = np.ascontiguousarray(self.transforms.apply_segmentation(channels))
+            moved = np.ascontiguousarray(self._of_ids.apply_segmentation(channels))
             moved = moved.view(np.int32)[..., 0]
         return moved.astype(label.dtype)
+
+
+def _padding_with_nothing(transform: T.Transform) -> T.Transform:
+    """Its padding is 0, the id of no segment and no pixel of a mask, whatever it is of classes."""
+    if not isinstance(transform, T.PadTransform):
+        return transform
+    t = transform
+    return T.PadTransform(t.x0, t.y0, t.x1, t.y1, t.orig_w, t.orig_h, t.pad_value, 0)
 
 
 def draw(

@@ -57,8 +57,8 @@ def resize_part(
         right, bottom = window.left + window.width, window.top + window.height
         image = image.resize(size[::-1], interp)
         return image if window.size == size else image.crop((*window[1::-1], right, bottom))
-    rows = _part(height, size[0], window.top, window.height)
-    columns = _part(width, size[1], window.left, window.width)
+    rows = _span(height, size[0], window.top, window.height)
+    columns = _span(width, size[1], window.left, window.width)
     image = image.crop((columns.start, rows.seen_start, columns.stop, rows.seen_stop))
     if width != size[1]:
         box = (columns.low, 0, columns.high, image.height)
@@ -76,7 +76,7 @@ def num_rows_seen(source: Size, size: Size, window: Window, interp: int) -> int:
     """How many of the first rows of a picture (H0,W0) `resize_part` looks at."""
     if not _goes_by_parts(source, size, window, interp):
         return source[0]
-    return _part(source[0], size[0], window.top, window.height).seen_stop
+    return _span(source[0], size[0], window.top, window.height).seen_stop
 
 
 def _goes_by_parts(source: Size, size: Size, window: Window, interp: int) -> bool:
@@ -86,7 +86,7 @@ def _goes_by_parts(source: Size, size: Size, window: Window, interp: int) -> boo
     return interp == Image.Resampling.BILINEAR and not columns_first and window.size != size
 
 
-class _Part(NamedTuple):
+class _Span(NamedTuple):
     """Of one axis: what is read of the picture, and what is made of it."""
 
     start: int  # the pixels that are read, of the picture
@@ -99,7 +99,7 @@ class _Part(NamedTuple):
     before: int  # how many of them lie before the window
 
 
-def _part(old: int, new: int, first: int, length: int) -> _Part:
+def _span(old: int, new: int, first: int, length: int) -> _Span:
     """The smallest part around `length` of `new` pixels whose borders are exact numbers.
 
     Pixel i of the new ones begins at i * old / new of the old ones. With a divisor that is a power
@@ -107,14 +107,14 @@ def _part(old: int, new: int, first: int, length: int) -> _Part:
     """
     end = first + length
     if old == new:
-        return _Part(first, end, first, end, 0, length, length, 0)
+        return _Span(first, end, first, end, 0, length, length, 0)
     step = new // math.gcd(old, new)
     step //= step & -step
     low = first // step * step
     high = min(-(-end // step) * step, new)
     start, stop = _reached(old, new, low, high)
     borders = (place * old / new - start for place in (low, high))
-    return _Part(start, stop, *_reached(old, new, first, end), *borders, high - low, first - low)
+    return _Span(start, stop, *_reached(old, new, first, end), *borders, high - low, first - low)
 
 
 def _reached(old: int, new: int, first: int, end: int) -> tuple[int, int]:

@@ -309,6 +309,8 @@ def test_a_users_own_augmentations_are_applied_one_by_one(name):
         np.testing.assert_array_equal(geometry.image(Image.fromarray(image)), oracle.image)
         np.testing.assert_array_equal(geometry.labels(label, "torch"), oracle.sem_seg)
         expected = transforms.apply_segmentation(label)
+        if name == "padding first":  # of ids and masks, nothing
+            expected = np.where(expected == 9, 0, expected)
         np.testing.assert_array_equal(geometry.labels(label, "pillow"), expected)
         is_class = expected < NUM_CLASSES
         wide = geometry.labels(label.astype(np.int32) * 70000, "pillow")

@@ -79,6 +79,18 @@ def test_padding_belongs_to_nobody(jitter, tmp_path):
     assert mapped["instances"].gt_masks.tolist() == [picture.tolist()] * 2
 
 
+@pytest.mark.parametrize("size", [(2, 400), (400, 1)])
+def test_a_very_thin_picture(jitter, tmp_path, size):
+    """At small scales nothing would be left of it, were its size only rounded."""
+    sample = save_segments(tmp_path, np.ones(size, int), [{"id": 1, "category_id": 3}])
+    mapper = build_mapper(jitter, True)
+    for seed in range(10):
+        np.random.seed(seed)
+        instances = mapper(sample)["instances"]
+        height, width = (int(part.sum()) for part in (instances.gt_masks[0].any(d) for d in (1, 0)))
+        assert min(height, width) == 1 and 4 <= max(height, width) <= SIDE
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_detr_by_hand(cfg, tmp_path, seed):
     cfg.INPUT.DATASET_MAPPER_NAME = "detr_panoptic"
