@@ -26,7 +26,8 @@ OUT_OF_MEMORY = (
 # What torch raises, wherever the program is at that moment, when a loader's worker has ended.
 _WORKER = re.compile(
     r"DataLoader worker \(pid(?:\(s\))? (?P<pids>[\d, ]+)\) "
-    r"(?:is killed by signal: (?P<signal>[^.]+)|exited unexpectedly)"
+    r"(?:is killed by signal: (?P<signal>[^.]+)|"
+    r"exited unexpectedly(?: with exit code (?P<code>\d+))?)"
 )
 _MEMORY = (
     "lower DATALOADER.NUM_WORKERS, give the machine more memory, or take smaller images; `dmesg` "
@@ -39,6 +40,7 @@ _WHY_WORKERS_END = {
     "Terminated": "somebody, or the batch system, has ended it; start the run again with --resume",
     None: f"most often memory has run out: {_MEMORY}",
 }
+_EXIT = "what it wrote tells why: DATALOADER.NUM_WORKERS 0 shows where"
 _CRASH = "a library has crashed in it: run with DATALOADER.NUM_WORKERS 0 to see where"
 
 _LOST_PEER = re.compile(r"Connection (closed|reset) by peer")  # gloo's words for it
@@ -61,10 +63,12 @@ def user_sentence(error: BaseException) -> str | None:
 
 def _end_of_worker(error: RuntimeError) -> str:
     ended = _WORKER.match(str(error))
-    # A signal may have been noticed first, but told last.
+    # What says more may have been noticed first, but told last.
     ended = _WORKER.match(str(error.__cause__)) or ended
     how = f"was ended by a signal ({ended['signal']})" if ended["signal"] else "has ended"
     why = _WHY_WORKERS_END.get(ended["signal"], _CRASH)
+    if ended["code"]:
+        how, why = f"has ended with status {ended['code']}", _EXIT
     return f"a process that loads data, pid {ended['pids']}, {how}; {why}"
 
 

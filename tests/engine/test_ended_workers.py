@@ -45,13 +45,18 @@ def sentence_of(dataset, num_workers=1):
         (signal.SIGBUS, "(Bus error)", "make /dev/shm larger (docker run --shm-size 8g) or lower"),
         (signal.SIGTERM, "(Terminated)", "start the run again with --resume"),
         (signal.SIGSEGV, "(Segmentation fault)", "DATALOADER.NUM_WORKERS 0 to see where"),
-        ("exit", "has ended", "most often memory has run out: lower DATALOADER.NUM_WORKERS"),
+        ("exit", "has ended with status 1", "what it wrote tells why"),
     ],
 )
 def test_each_end_has_its_reason(how, told, advice):
     sentence = sentence_of(Ending(how))
     assert told in sentence and advice in sentence and "\n" not in sentence
     assert sentence.startswith("a process that loads data, pid ")
+
+
+def test_an_end_without_a_reason():
+    sentence = user_sentence(RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"))
+    assert sentence.startswith("a process that loads data, pid 7, 8, has ended; most often memory")
 
 
 class Failing(Dataset):
