@@ -52,12 +52,15 @@ def draw_streets(folder: Path, size: tuple[int, int], num_images: int) -> list[S
         "panoptic_root": str(pngs),
         "panoptic_json": str(panoptic_json),
     }
-    register(NAME, list, **{key: value for key, value in metadata.items() if key != "name"})
+    del metadata["name"]
+    streets: list[Street] = []
+    register(NAME, lambda: [street.sample for street in streets], **metadata)
     images = json.loads(panoptic_json.read_text("utf-8"))["annotations"]
-    return [
+    streets += [
         _predict(root, image, pngs / image["file_name"], np.random.default_rng(number))
         for number, image in enumerate(tqdm(images, desc="predicting", leave=False))
     ]
+    return streets
 
 
 def _predict(root: Path, image: dict, segments_png: Path, rng: np.random.Generator) -> Street:

@@ -1,8 +1,9 @@
 """Our evaluators beside the tools whose numbers they give, on the same predictions.
 
 Pictures are the project's drawn streets, predictions the disturbed ground truth. A tool is given
-the files that it wants, and writing them is not counted as its time; ours is given what a model
-puts out. All work in one process. The scores have to be the same, or there is no table.
+the files that it wants, and writing them is not counted as its time, unless it is said; ours is
+given what a model puts out. All work in one process. The scores have to be the same, or there is no
+table.
 """
 
 import argparse
@@ -72,28 +73,41 @@ def judged(evaluator: DatasetEvaluator, streets: list[Street], outputs: list[dic
     return scores
 
 
-def semantic_contest(streets: list[Street], folder: Path, device: str) -> Contest:
+def semantic_contests(streets: list[Street], folder: Path, device: str) -> list[Contest]:
+    """Of labels, and of a model's scores, from which the tool's files have to be made first."""
     label_ids = np.array([trainId2label[i].id for i in range(19)], np.uint8)
-    files = []
-    for number, street in enumerate(streets):
-        files.append(folder / f"{number}_labels.png")
-        Image.fromarray(label_ids[street.labels]).save(files[-1])
+    files = [folder / f"{number}_labels.png" for number in range(len(streets))]
+
+    def write(of_images: list[np.ndarray]) -> None:
+        for file, labels in zip(files, of_images):
+            Image.fromarray(label_ids[labels]).save(file)
+
+    write([street.labels for street in streets])
     labels = [torch.from_numpy(street.labels).to(device) for street in streets]
     scores = [torch.zeros(19, *x.shape, device=device) for x in labels]
     for of_image, x in zip(scores, labels):
         of_image.scatter_(0, x[None].long(), 1.0)
     truth = [street.gt_files["labelIds"] for street in streets]
     ours = CityscapesSemSegEvaluator(NAME)
-    return Contest(
-        "semantic, Cityscapes",
-        len(streets),
-        "cityscapesscripts",
-        {
-            "cityscapesscripts": lambda: reference_evaluation.cityscapes_pixels(files, truth),
-            "ours, of labels": lambda: judged(ours, streets, [{"sem_seg": x} for x in labels]),
-            "ours, of scores": lambda: judged(ours, streets, [{"sem_seg": x} for x in scores]),
-        },
-    )
+
+    def theirs() -> Scores:
+        return reference_evaluation.cityscapes_pixels(files, truth)
+
+    def theirs_of_scores() -> Scores:
+        write([of_image.argmax(0).cpu().numpy() for of_image in scores])
+        return theirs()
+
+    def contest(title: str, tool: Callable[[], Scores], outputs: list[Tensor]) -> Contest:
+        runs = {
+            "cityscapesscripts": tool,
+            "ours": lambda: judged(ours, streets, [{"sem_seg": x} for x in outputs]),
+        }
+        return Contest(f"semantic, Cityscapes, {title}", len(streets), "cityscapesscripts", runs)
+
+    return [
+        contest("of labels", theirs, labels),
+        contest("of scores", theirs_of_scores, scores),
+    ]
 
 
 def instance_contest(streets: list[Street], folder: Path, device: str) -> Contest:
@@ -301,10 +315,11 @@ def measure(args: argparse.Namespace) -> list[Table]:
         folder, device = Path(name), args.device
         streets = draw_streets(folder, args.size, NUM_IMAGES)
         contests = [
-            make(streets, folder, device)
-            for make in (semantic_contest, instance_contest, panoptic_contest)
+            *semantic_contests(streets, folder, device),
+            instance_contest(streets, folder, device),
+            panoptic_contest(streets, folder, device),
+            *coco_contests(folder, device),
         ]
-        contests += coco_contests(folder, device)
         rows = [row for contest in contests for row in compare(contest, args.repeat, device)]
     height, width = args.size
     forward = forward_seconds(args)
@@ -312,7 +327,7 @@ def measure(args: argparse.Namespace) -> list[Table]:
     shares = ", ".join(
         f"{row['work'].split(',')[0]} {row['median ms'] / 10 / forward:.2g} %"
         for row in own
-        if row["by"] != "ours, of labels"
+        if "of labels" not in row["work"]
     )
     extension = "" if reference_evaluation.HAS_C_EXTENSION else "out"
     notes = (
