@@ -101,7 +101,7 @@ def _instances(
     return evaluator(
         name,
         tasks=("bbox", "segm"),
-        output_dir=folder,
+        output_dir=None if fast else folder,
         use_fast_impl=fast,
         boundary=cfg.MODEL.MASK_FORMER.TEST.BOUNDARY_AP,
     )

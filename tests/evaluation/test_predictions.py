@@ -229,10 +229,11 @@ def test_a_later_evaluation_leaves_nothing_of_an_earlier_one(minis, tmp_path, ca
 
 
 def test_nothing_is_saved_by_default(minis, tmp_path):
-    cfg = config("coco_2017_val", "instances")
-    cfg.TEST.SAVE_PREDICTIONS = False
-    save(cfg, tmp_path)
-    assert not (tmp_path / "predictions").exists()
+    for name in ("coco_2017_val_panoptic", CITYSCAPES):
+        cfg = config(name, *ALL)
+        cfg.TEST.SAVE_PREDICTIONS = False
+        save(cfg, tmp_path / "inference")
+    assert not list(tmp_path.iterdir())
 
 
 # ---------------------------------------------------------------------------------- two processes
