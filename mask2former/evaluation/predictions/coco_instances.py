@@ -36,16 +36,12 @@ class CocoInstances(Format):
         self.category_of = {i: category for category, i in (self.class_of or {}).items()}
 
     def write(self, folder: Path, sample: dict, value: Instances) -> list[dict]:
-        classes = value.pred_classes.tolist()
+        categories = value.pred_classes.tolist()
         if self.class_of is not None:
-            things = [i for i, contiguous in enumerate(classes) if contiguous in self.category_of]
-            value = value[torch.tensor(things, dtype=torch.int64, device=value.pred_classes.device)]
-            classes = [self.category_of[classes[i]] for i in things]
-        if not classes:
-            return []
+            categories = [self.category_of.get(contiguous) for contiguous in categories]
         boxes = value.pred_boxes.tensor.cpu()
         boxes = BoxMode.convert(boxes, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS).tolist()
-        columns = classes, boxes, value.scores.tolist(), encode(value.pred_masks)
+        columns = categories, boxes, value.scores.tolist(), encode(value.pred_masks)
         return [
             {
                 "image_id": sample["image_id"],
@@ -55,6 +51,7 @@ class CocoInstances(Format):
                 "segmentation": {"size": mask["size"], "counts": mask["counts"].decode("ascii")},
             }
             for category, box, score, mask in zip(*columns)
+            if category is not None
         ]
 
     def open(self, folder: Path, samples: Sequence[dict]) -> None:
