@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from iopath.common.file_io import file_lock
 from PIL import Image, UnidentifiedImageError
 
@@ -64,6 +65,26 @@ def open_picture(path: str | Path, advice: str) -> Iterator[Image.Image]:
         raise ValueError(
             f"{path}: not a whole picture ({picture_fault(error)}); {advice}"
         ) from error
+
+
+def read_numbers(path: str | Path, advice: str) -> np.ndarray:
+    """(H,W) of any integer type: a picture's pixels, or of a palette the indices.
+
+    Args:
+        advice: what to do about a picture that is missing or broken; it ends the sentence.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is cut off, no picture, or one of colours.
+    """
+    with open_picture(path, advice) as image:
+        pixels = np.array(image)
+    if pixels.ndim != 2 or pixels.dtype.kind not in "bui":
+        raise ValueError(
+            f"{path}: a picture of mode {image.mode}, but wanted is one whole number a pixel; "
+            f"{advice}"
+        )
+    return pixels.view(np.uint8) if pixels.dtype == bool else pixels
 
 
 def picture_fault(error: Exception) -> str:

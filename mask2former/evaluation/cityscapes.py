@@ -1,9 +1,6 @@
-"""Cityscapes' own scores for semantic segmentation, by cityscapesscripts.
+"""Cityscapes' own scores for semantic segmentation, without a file for each prediction.
 
-detectron2's evaluator of this name writes every prediction to a file that one process reads again,
-works on one machine only, and cannot be imported in its newest version outside of its authors'
-company. This one counts in each process, on the model's device; the scores are cityscapesscripts'
-functions of the counts. (Its function that counts, `evaluatePair`, needs a numpy below 2.4.)
+Pixels are counted on the model's device. The scores are cityscapesscripts' functions of the counts.
 """
 
 import logging
@@ -30,7 +27,7 @@ from mask2former.evaluation.confusion import (
 )
 from mask2former.evaluation.processes import sum_over_processes
 from mask2former.evaluation.read_ahead import ReadAhead
-from mask2former.files import open_picture
+from mask2former.files import read_numbers
 
 logger = logging.getLogger(__name__)
 
@@ -126,6 +123,7 @@ class CityscapesSemSegEvaluator(DatasetEvaluator):
             on the main process {"sem_seg": see `cityscapes_scores`}, and "sem_seg_pixel" if it was
             asked for, see `class_scores`.
         """
+        self._truth.stop()
         sums = [self._confusion, self._hits]
         merged = sum_over_processes(sums, self._seen, self._dataset_name)
         if merged is None:
@@ -144,12 +142,11 @@ def read_ground_truth(gt_dir: str, image_file: str, kind: str) -> np.ndarray:
 
     Raises:
         FileNotFoundError: there are none.
-        ValueError: they are no whole picture.
+        ValueError: they are no whole picture, or one of colours.
     """
     path = ground_truth_file(gt_dir, image_file, kind)
     advice = f"unpack gtFine completely, {image_file} cannot be evaluated without it"
-    with open_picture(path, advice) as picture:
-        return np.array(picture)
+    return read_numbers(path, advice)
 
 
 def ground_truth_file(gt_dir: str, image_file: str, kind: str) -> str:

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from mask2former.evaluation.cityscapes import LABEL_DIVISOR, NUM_LABELS, ground_truth_file
 from mask2former.evaluation.read_ahead import ReadAhead
-from mask2former.files import open_picture
+from mask2former.files import read_numbers
 from mask2former.layers.packed_masks import PackedMasks
 
 logger = logging.getLogger(__name__)
@@ -132,6 +132,7 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
             on the main process {"segm": {"AP", "AP50"}}, and "AP-person", "AP50-person" and so on
             for each class, NaN for one without instances.
         """
+        self._truth.stop()
         ranks = comm.gather(self.judged)
         if not comm.is_main_process():
             return None
@@ -179,8 +180,7 @@ def regions_of(instance_ids: np.ndarray) -> Regions:
 
 
 def _read_regions(path: str) -> Regions:
-    with open_picture(path, "unpack gtFine completely") as picture:
-        return regions_of(np.array(picture))
+    return regions_of(read_numbers(path, "unpack gtFine completely"))
 
 
 def label_of(instance_ids: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from mask2former.evaluation.confusion import (
 )
 from mask2former.evaluation.processes import sum_over_processes
 from mask2former.evaluation.read_ahead import ReadAhead
-from mask2former.files import open_picture
+from mask2former.files import read_numbers
 
 logger = logging.getLogger(__name__)
 
@@ -52,10 +52,11 @@ class SemSegEvaluator(DatasetEvaluator):
             sample["file_name"]: sample["sem_seg_file_name"]
             for sample in DatasetCatalog.get(dataset_name)
         }
-        load = read_labels
+        load = partial(read_numbers, advice="prepare the dataset again")
         if sem_seg_loading_fn is not None:
             load = partial(sem_seg_loading_fn, dtype=np.int32)
-        self._truth = ReadAhead(list(self._truth_file), lambda name: load(self._truth_file[name]))
+        truth_file = self._truth_file
+        self._truth = ReadAhead(list(truth_file), lambda name: load(truth_file[name]))
         self.reset()
 
     def reset(self) -> None:
@@ -115,6 +116,7 @@ class SemSegEvaluator(DatasetEvaluator):
         Returns:
             on the main process {"sem_seg": see `class_scores`}.
         """
+        self._truth.stop()
         merged = sum_over_processes([self._counts], self._seen, self._dataset_name)
         if merged is None:
             return None
@@ -124,15 +126,3 @@ class SemSegEvaluator(DatasetEvaluator):
         classes = ", ".join(f"{name} {scores[f'IoU-{name}']:.1f}" for name in self._class_names)
         logger.info("Semantic segmentation in percent:\n%s\nIoU: %s", means, classes)
         return OrderedDict(sem_seg=scores)
-
-
-def read_labels(path: str) -> np.ndarray:
-    """(H,W), of a picture whose pixels are labels; in its own type, unless that is a bit.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no whole picture.
-    """
-    with open_picture(path, "prepare the dataset again") as picture:
-        labels = np.array(picture)
-    return labels.view(np.uint8) if labels.dtype == bool else labels

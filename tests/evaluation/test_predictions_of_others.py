@@ -251,7 +251,11 @@ FAULTS = [
         r"sem_seg/.*png: no prediction of .*jpg; predict all images of the dataset",
     ),
     (SEMANTIC, lambda f: cut(first(f, "*.png")), "sem_seg/.*png: not a whole picture"),
-    (SEMANTIC, lambda f: draw(first(f, "*.png"), (1, 2, 3)), "png: a picture of mode RGB, but a"),
+    (
+        SEMANTIC,
+        lambda f: draw(first(f, "*.png"), (1, 2, 3)),
+        "png: a picture of mode RGB, but wanted",
+    ),
     (
         SEMANTIC,
         lambda f: draw(first(f, "*.png"), 1, (96, 9)),

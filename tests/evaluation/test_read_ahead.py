@@ -54,9 +54,18 @@ def test_what_is_not_asked_for_may_be_broken():
         broken.result()
 
 
-def test_a_stop_forgets():
-    ahead = ReadAhead(NAMES, recorded([]))
-    ahead("a")
-    ahead.stop()
-    assert ahead._ahead is None
+def test_a_stop_forgets_and_ends_the_threads():
+    before = set(threading.enumerate())
+    ahead = ReadAhead(NAMES, recorded([]), str)
+    assert set(threading.enumerate()) == before
+    for _ in range(2):
+        ahead("a")
+        threads = set(threading.enumerate()) - before
+        assert len(threads) == 2
+        ahead.stop()
+        for thread in threads:
+            thread.join(timeout=20)
+            assert not thread.is_alive()
+        assert ahead._ahead is None
     assert ahead("c")[0].result() == "C"
+    ahead.stop()

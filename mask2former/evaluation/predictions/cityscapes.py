@@ -20,9 +20,9 @@ from mask2former.evaluation.predictions.png import (
     ADVICE,
     box_of,
     read_mask,
-    read_numbers,
     write_png,
 )
+from mask2former.files import read_numbers
 from mask2former.layers.packed_masks import PackedMasks
 
 MASKS = "masks"
@@ -69,7 +69,7 @@ class CityscapesLabels(CityscapesFormat):
     def read(self, sample: dict) -> Tensor:
         """Train ids (H,W) int64"""
         path = self.file_of(sample["file_name"])
-        label_ids = read_numbers(path)
+        label_ids = read_numbers(path, ADVICE)
         check_size(label_ids.shape, sample, path)
         train_ids = TRAIN_ID[label_ids.clip(max=NUM_LABELS)]
         if train_ids.max() == NO_CLASS:

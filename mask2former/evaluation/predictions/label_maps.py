@@ -12,7 +12,8 @@ from torch import Tensor
 
 from mask2former.evaluation.confusion import predicted_labels
 from mask2former.evaluation.predictions.format import Format, check_size, no_prediction
-from mask2former.evaluation.predictions.png import read_numbers, write_png
+from mask2former.evaluation.predictions.png import ADVICE, write_png
+from mask2former.files import read_numbers
 
 MOST_CLASSES_OF_8_BITS = 255  # 255 itself says of most datasets' pixels that they have no class
 
@@ -51,7 +52,7 @@ class LabelMaps(Format):
         path = self.folder / self.names[sample["file_name"]]
         if not path.is_file():
             raise no_prediction(path, sample["file_name"])
-        labels = read_numbers(path)
+        labels = read_numbers(path, ADVICE)
         check_size(labels.shape, sample, path)
         if labels.max() >= self.num_classes:
             raise ValueError(

@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mask2former.files import open_picture
+from mask2former.files import open_picture, read_numbers
 
 ADVICE = "write the predictions again"  # about a file that is missing or broken
 
@@ -25,23 +25,6 @@ def write_segment_ids(path: Path, ids: np.ndarray) -> None:
     write_png(path, np.ascontiguousarray(channels[..., 2::-1]))
 
 
-def read_numbers(path: Path) -> np.ndarray:
-    """(H,W) of an integer type, or bool of a picture of bits; of a palette the indices.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is cut off, no picture, or one of colours.
-    """
-    with open_picture(path, ADVICE) as image:
-        pixels = np.asarray(image)
-    if pixels.ndim != 2 or pixels.dtype.kind not in "bui":
-        raise ValueError(
-            f"{path}: a picture of mode {image.mode}, but a prediction has one whole number a "
-            f"pixel; {ADVICE}"
-        )
-    return pixels
-
-
 def read_mask(path: Path) -> tuple[np.ndarray, tuple[int, int]]:
     """Rows of bits (H,B), as PackedMasks has them: where the picture is not 0; and (H,W).
 
@@ -53,7 +36,7 @@ def read_mask(path: Path) -> tuple[np.ndarray, tuple[int, int]]:
         size = image.height, image.width
         if image.mode == "1":  # Pillow packs such rows itself, in the same order
             return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, -1), size
-    return np.packbits(read_numbers(path) != 0, axis=1), size
+    return np.packbits(read_numbers(path, ADVICE) != 0, axis=1), size
 
 
 def box_of(bits: np.ndarray) -> list[int]:
