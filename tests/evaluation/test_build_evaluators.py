@@ -4,15 +4,10 @@ import logging
 import re
 
 import pytest
-import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.utils import comm
 from perfect import PREDICT, config, evaluate
 
 import mask2former
-from mask2former.data.datasets import register_all
 from mask2former.data.datasets.catalog import register
 from mask2former.evaluation import build_evaluator
 
@@ -211,43 +206,3 @@ def test_pictures_of_one_name_in_two_folders(minis, tmp_path):
 
 def test_official_names():
     assert issubclass(mask2former.InstanceSegEvaluator, mask2former.evaluation.InstanceSegEvaluator)
-
-
-# ---------------------------------------------------------------------------------- two processes
-SHARES = {
-    ("mini_cityscapes_fine_panoptic_val", "fast"): ((2,), (0, 1, 0)),  # one is predicted twice
-    ("mini_cityscapes_fine_panoptic_val", "reference"): ((2,), (0, 1, 0)),
-    ("coco_2017_val_panoptic", "fast"): ((), (1, 2, 0)),  # a process has nothing
-    ("mapillary_vistas_panoptic_val", "fast"): ((2,), (0, 1)),
-}
-
-
-def evaluate_shares(rank, root, folder):
-    torch.set_num_threads(1)
-    register_all(str(root))
-    dist.init_process_group("gloo", f"file://{folder}/rendezvous", world_size=2, rank=rank)
-    comm.create_local_process_group(2)
-    results = {
-        (name, judge): evaluate_numbers(name, judge, folder, shares[rank])
-        for (name, judge), shares in SHARES.items()
-    }
-    torch.save(results, f"{folder}/{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-def evaluate_numbers(name, judge, folder, numbers):
-    evaluator = build_evaluator(config(*ALL, judge=judge), name, f"{folder}/{name}")
-    return evaluate(evaluator, name, outputs_of(EXPECTED[name]), numbers, shift=3)
-
-
-def test_two_processes_agree_with_one(minis, tmp_path):
-    mp.spawn(evaluate_shares, (minis, tmp_path), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2))
-    for name, judge in SHARES:
-        alone = evaluate_numbers(name, judge, tmp_path, (0, 1, 2))
-        assert not second[name, judge] and first[name, judge].keys() == alone.keys()
-        for task, metrics in alone.items():
-            together = first[name, judge][task]
-            assert together == pytest.approx(metrics, nan_ok=True), (name, judge, task)
-            assert 2 < next(iter(metrics.values())) < 95

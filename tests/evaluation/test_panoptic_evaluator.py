@@ -9,9 +9,6 @@ import numpy as np
 import panoptic_cases
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
-from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOPanopticEvaluator
 from detectron2.utils import comm
 from hypothesis import given, settings
@@ -357,35 +354,3 @@ def test_a_broken_json_is_a_sentence(tmp_path):
     path.write_text(json.dumps({"annotations": []}))
     with pytest.raises(ValueError, match=r"gt\.json: no categories in it"):
         PanopticEvaluator(NAME)
-
-
-# ---------------------------------------------------------------------------------- two processes
-SHARES = {"uneven": ((2, 2), (0, 1, 3)), "nothing for one": ((), (3, 1, 2, 0))}
-
-
-def evaluate_share(rank, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{folder}/rendezvous", world_size=2, rank=rank)
-    comm.create_local_process_group(2)
-    pairs = panoptic_cases.draw_pairs(13)
-    register(NAME, list, **torch.load(folder / "metadata.pt", weights_only=False))
-    results = {}
-    for which, shares in SHARES.items():
-        evaluator = PanopticEvaluator(NAME)
-        for i in shares[rank]:
-            evaluator.process([{"image_id": i}], [output_of(*pairs[i][2:])])
-        results[which] = evaluator.evaluate()
-    torch.save(results, folder / f"{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-def test_two_processes_agree_with_one(tmp_path):
-    expected = check(tmp_path, panoptic_cases.draw_pairs(13))
-    metadata = MetadataCatalog.get(NAME).as_dict()
-    torch.save({k: v for k, v in metadata.items() if k != "name"}, tmp_path / "metadata.pt")
-    mp.spawn(evaluate_share, (tmp_path,), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2))
-    for which in SHARES:
-        assert second[which] is None
-        assert first[which]["panoptic_seg"] == pytest.approx(expected, rel=1e-12, nan_ok=True)

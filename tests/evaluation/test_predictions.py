@@ -10,21 +10,17 @@ import numpy as np
 import pycocotools.mask
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from cityscapesscripts.evaluation import evalInstanceLevelSemanticLabeling as instance_script
 from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as pixel_script
 from cityscapesscripts.helpers.labels import trainId2label
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
-from detectron2.utils import comm
 from panopticapi.evaluation import pq_compute
 from perfect import instances, semantic
 from PIL import Image
 from pycocotools.coco import COCO
 from saved_predictions import config, judge, save
 
-from mask2former.data.datasets import register_all
 from mask2former.evaluation.predictions import PredictionReader, PredictionWriter, find_folder
 from mask2former.evaluation.predictions.folder import folder_of
 from mask2former.evaluation.predictions.label_maps import png_names
@@ -234,42 +230,3 @@ def test_nothing_is_saved_by_default(minis, tmp_path):
         cfg.TEST.SAVE_PREDICTIONS = False
         save(cfg, tmp_path / "inference")
     assert not list(tmp_path.iterdir())
-
-
-# ---------------------------------------------------------------------------------- two processes
-SHARES = {CITYSCAPES: ((2,), (0, 1)), COCO_PANOPTIC: ((), (1, 2, 0, 1))}  # one is predicted twice
-
-
-def save_shares(rank, root, folder):
-    torch.set_num_threads(1)
-    register_all(str(root))
-    dist.init_process_group("gloo", f"file://{folder}/rendezvous", world_size=2, rank=rank)
-    comm.create_local_process_group(2)
-    for name, shares in SHARES.items():
-        save(config(name, *ALL), folder, shares[rank])
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-def test_two_processes_save_what_one_does(minis, tmp_path):
-    for folder in ("two", "one"):
-        (tmp_path / folder).mkdir()
-    mp.spawn(save_shares, (minis, tmp_path / "two"), nprocs=2)
-    for name in SHARES:
-        save(config(name, *ALL), tmp_path / "one")
-    one, two = (files_of(tmp_path / folder / "predictions") for folder in ("one", "two"))
-    assert len(one) > 20 and one.keys() == two.keys()
-    for path in one:
-        assert one[path] == two[path], path
-
-
-def files_of(folder):
-    """Path -> content; JSONs as sorted lists, because processes write in any order."""
-    contents = {}
-    for path in (path for path in folder.rglob("*") if path.is_file()):
-        contents[str(path.relative_to(folder))] = content = path.read_bytes()
-        if path.suffix == ".json":
-            entries = json.loads(content)
-            entries = entries if isinstance(entries, list) else entries["annotations"]
-            contents[str(path.relative_to(folder))] = sorted(map(json.dumps, entries))
-    return contents
