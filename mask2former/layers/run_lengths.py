@@ -69,11 +69,6 @@ def counts_of(counts: bytes | str) -> np.ndarray:
     return numbers
 
 
-def compress(runs: np.ndarray) -> bytes:
-    """(R,) lengths of one mask's runs -> its counts; the opposite of `counts_of`."""
-    return _compress(np.asarray(runs, np.int64), np.array([len(runs)]))[0]
-
-
 def _compress(runs: np.ndarray, ends: np.ndarray) -> list[bytes]:
     """(R,) runs of all masks, and where each mask's end in them (N,) -> N counts."""
     starts = np.append(0, ends[:-1])
