@@ -14,7 +14,7 @@ import tempfile
 import types
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -200,18 +200,7 @@ class CityscapesSemSegEvaluator(_CityscapesEvaluator):
     kind = "labelIds"
 
     def _results(self, predictions: list[str], truth: list[str]) -> OrderedDict:
-        with _usable(pixel_script) as args:
-            args.JSONOutput = False
-            found = pixel_script.evaluateImgLists(predictions, truth, args)
-        means = {
-            "IoU": "averageScoreClasses",
-            "iIoU": "averageScoreInstClasses",
-            "IoU_sup": "averageScoreCategories",
-            "iIoU_sup": "averageScoreInstCategories",
-        }
-        metrics = {metric: 100 * found[key] for metric, key in means.items()}
-        of_classes = {f"IoU-{name}": 100 * found["classScores"][name] for name in CLASS_NAMES}
-        return OrderedDict(sem_seg=metrics | of_classes)
+        return OrderedDict(sem_seg=pixel_scores(predictions, truth))
 
 
 class CityscapesInstanceEvaluator(_CityscapesEvaluator):
@@ -225,25 +214,56 @@ class CityscapesInstanceEvaluator(_CityscapesEvaluator):
         super().__init__(dataset_name)
 
     def _results(self, predictions: list[str], truth: list[str]) -> OrderedDict:
-        with _usable(instance_script) as args:
-            args.predictionPath = str(self._path)
-            instance_script.setInstanceLabels(args)
-            # What its evaluateImgLists does, which also leaves files where it is and where it runs.
-            objects = instance_script.instances2dict(truth)
-            matches = instance_script.matchGtWithPreds(predictions, truth, objects, args)
-            try:
-                table = instance_script.evaluateMatches(matches, args)
-            except IndexError as error:
-                raise ValueError(
-                    "cityscapesscripts fails where none of the predictions of a class counts, as "
-                    "all of them lie where nothing is evaluated; set TEST.EVALUATOR to fast, which "
-                    "takes 0 for its AP"
-                ) from error
-            found = instance_script.computeAverages(table, args)
-        metrics = {"AP": found["allAp"], "AP50": found["allAp50%"]}
-        for metric, key in (("AP", "ap"), ("AP50", "ap50%")):
-            metrics |= {f"{metric}-{name}": found["classes"][name][key] for name in THINGS}
-        return OrderedDict(segm={name: 100 * float(value) for name, value in metrics.items()})
+        objects = instance_script.instances2dict(truth)
+        return OrderedDict(segm=instance_scores(predictions, truth, objects, self._path))
+
+
+def pixel_scores(predictions: Sequence[str], truth: Sequence[str]) -> dict[str, float]:
+    """What cityscapesscripts makes of PNGs of label ids, by the names that we give it, in percent.
+
+    Args:
+        predictions, truth: files, two of each image.
+    """
+    with _usable(pixel_script) as args:
+        args.JSONOutput = False
+        found = pixel_script.evaluateImgLists(list(predictions), list(truth), args)
+    means = {
+        "IoU": "averageScoreClasses",
+        "iIoU": "averageScoreInstClasses",
+        "IoU_sup": "averageScoreCategories",
+        "iIoU_sup": "averageScoreInstCategories",
+    }
+    metrics = {metric: 100 * found[key] for metric, key in means.items()}
+    return metrics | {f"IoU-{name}": 100 * found["classScores"][name] for name in CLASS_NAMES}
+
+
+def instance_scores(
+    predictions: Sequence[str], truth: Sequence[str], objects: dict, folder: str | Path
+) -> dict[str, float]:
+    """What cityscapesscripts makes of text files and a PNG for each mask, as `pixel_scores`.
+
+    Args:
+        objects: what its `instances2dict` gives of the files in `truth`.
+        folder: of the predictions.
+    """
+    with _usable(instance_script) as args:
+        args.predictionPath = str(folder)
+        instance_script.setInstanceLabels(args)
+        # What its evaluateImgLists does, which also leaves files where it is and where it runs.
+        matches = instance_script.matchGtWithPreds(list(predictions), list(truth), objects, args)
+        try:
+            table = instance_script.evaluateMatches(matches, args)
+        except IndexError as error:
+            raise ValueError(
+                "cityscapesscripts fails where none of the predictions of a class counts, as "
+                "all of them lie where nothing is evaluated; set TEST.EVALUATOR to fast, which "
+                "takes 0 for its AP"
+            ) from error
+        found = instance_script.computeAverages(table, args)
+    metrics = {"AP": found["allAp"], "AP50": found["allAp50%"]}
+    for metric, key in (("AP", "ap"), ("AP50", "ap50%")):
+        metrics |= {f"{metric}-{name}": found["classes"][name][key] for name in THINGS}
+    return {name: 100 * float(value) for name, value in metrics.items()}
 
 
 @contextlib.contextmanager

@@ -4,10 +4,9 @@ All scores are in percent, by the names that our evaluators give them.
 """
 
 import contextlib
-import copy
+import functools
 import io
 import json
-import types
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,58 +18,32 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from mask2former.evaluation import reference
+
 OFFSET = 256**3  # above any segment id
 
 # True where cityscapesscripts counts pixels by an extension in C, which it has to be built with
 HAS_C_EXTENSION = pixel_level.CSUPPORT
 
-for module in (pixel_level, instance_level):
-    if not hasattr(np, "in1d"):  # numpy 2.4 has dropped it
-        module.np = types.SimpleNamespace(**vars(np), in1d=np.isin)
-
-_write = instance_level.writeDict2JSON
-# All matches would go to the current directory, if they did not have numbers that JSON refuses.
-instance_level.writeDict2JSON = lambda content, file: (
-    file == "matches.json" or _write(content, file)
-)
-
-
-def _quiet(arguments: object) -> object:
-    arguments = copy.copy(arguments)
-    arguments.quiet, arguments.JSONOutput = True, False
-    return arguments
-
 
 def cityscapes_pixels(files: Sequence[Path], truth: Sequence[Path]) -> dict[str, float]:
     """cityscapesscripts on PNGs of label ids."""
-    found = pixel_level.evaluateImgLists(
-        [str(f) for f in files], [str(f) for f in truth], _quiet(pixel_level.args)
-    )
-    scores = {
-        "IoU": found["averageScoreClasses"],
-        "iIoU": found["averageScoreInstClasses"],
-        "IoU_sup": found["averageScoreCategories"],
-        "iIoU_sup": found["averageScoreInstCategories"],
-        **{f"IoU-{name}": score for name, score in found["classScores"].items()},
-    }
-    return {name: 100 * score for name, score in scores.items()}
+    return reference.pixel_scores([str(f) for f in files], [str(f) for f in truth])
 
 
 def cityscapes_instances(files: Sequence[Path], truth: Sequence[Path]) -> dict[str, float]:
-    """cityscapesscripts on a list of PNGs for each image, with one mask each.
+    """cityscapesscripts on a text file for each image, and a PNG for each mask.
 
-    What it finds in the ground truth it keeps in a JSON beside the first list, for the next time.
+    What it finds in the ground truth is kept for the next time, as it does itself, in a file.
     """
-    arguments = _quiet(instance_level.args)
-    arguments.predictionPath = str(files[0].parent)
-    arguments.gtInstancesFile = str(files[0].with_name("ground_truth.json"))
-    found = instance_level.evaluateImgLists(
-        [str(f) for f in files], [str(f) for f in truth], arguments
-    )["averages"]
-    scores = {"AP": found["allAp"], "AP50": found["allAp50%"]}
-    for name, of_class in found["classes"].items():
-        scores |= {f"AP-{name}": of_class["ap"], f"AP50-{name}": of_class["ap50%"]}
-    return {name: 100 * score for name, score in scores.items()}
+    names = tuple(str(f) for f in truth)
+    folder = files[0].parent
+    return reference.instance_scores([str(f) for f in files], names, _objects(names), folder)
+
+
+@functools.cache
+def _objects(truth: tuple[str, ...]) -> dict:
+    return instance_level.instances2dict(list(truth))
 
 
 def panoptic_quality(truth_json: Path, predicted_json: Path) -> dict[str, float]:
