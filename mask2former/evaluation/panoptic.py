@@ -21,6 +21,7 @@ from mask2former.evaluation.panoptic_quality import (
     quality,
 )
 from mask2former.evaluation.processes import sum_over_processes
+from mask2former.evaluation.read_ahead import ReadAhead
 from mask2former.evaluation.segment_ids import read_segment_ids
 from mask2former.files import read_json
 
@@ -61,6 +62,9 @@ class PanopticEvaluator(DatasetEvaluator):
             if key not in content:
                 raise ValueError(f"{self._json}: no {key} in it; prepare the dataset again")
         self._truth = {image["image_id"]: image for image in content["annotations"]}
+        self._file = {i: os.path.join(self._root, t["file_name"]) for i, t in self._truth.items()}
+        file = self._file
+        self._true_ids = ReadAhead(list(file), lambda image_id: read_segment_ids(file[image_id]))
         categories = content["categories"]
         self._index = {category["id"]: i for i, category in enumerate(categories)}
         self._names = [str(category.get("name", category["id"])) for category in categories]
@@ -77,6 +81,7 @@ class PanopticEvaluator(DatasetEvaluator):
     def reset(self) -> None:
         self._counts = np.zeros((len(self._names), 4))  # of `count_image`
         self._seen: set[int | str] = set()  # ids of images
+        self._true_ids.stop()
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """Count.
@@ -97,21 +102,21 @@ class PanopticEvaluator(DatasetEvaluator):
             image_id = sample["image_id"]
             if image_id in self._truth and image_id not in self._seen:
                 name = f"the prediction for {sample.get('file_name', image_id)}"
-                self._counts += self._count(*output["panoptic_seg"], self._truth[image_id], name)
+                self._counts += self._count(*output["panoptic_seg"], image_id, name)
                 self._seen.add(image_id)
 
     def _count(
-        self, ids: Tensor, segments: list[Segment] | None, truth: dict, name: str
+        self, ids: Tensor, segments: list[Segment] | None, image_id: int | str, name: str
     ) -> np.ndarray:
+        truth, (reading,) = self._truth[image_id], self._true_ids(image_id)
         if segments is None:
             ids, segments = self._segments_of_labels(ids)
         predicted = self._categories_of(segments, name)
-        path = os.path.join(self._root, truth["file_name"])
-        true_ids = torch.from_numpy(read_segment_ids(path))
+        true_ids = torch.from_numpy(reading.result())
         if true_ids.shape != ids.shape:
             raise ValueError(
-                f"{path}: its size is {tuple(true_ids.shape)}, and that of {name} is "
-                f"{tuple(ids.shape)}; check the dataset's height and width"
+                f"{self._file[image_id]}: its size is {tuple(true_ids.shape)}, and that of {name} "
+                f"is {tuple(ids.shape)}; check the dataset's height and width"
             )
         known = {s["id"]: s for s in truth["segments_info"] if s["category_id"] in self._index}
         pixels = joint_histogram(true_ids.to(ids.device), ids, list(known), list(predicted))
@@ -168,6 +173,7 @@ class PanopticEvaluator(DatasetEvaluator):
         Raises:
             ValueError: an image of the ground truth was not predicted, or two processes did it.
         """
+        self._true_ids.stop()
         sums = sum_over_processes([self._counts], self._seen, self._dataset_name)
         if sums is None:
             return None

@@ -5,7 +5,8 @@ that has to be found, but its pixels have their class, as in the datasets' own l
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from mask2former.evaluation.instances import InstanceSegEvaluator
+from mask2former.evaluation.read_ahead import ReadAhead
 from mask2former.evaluation.segment_ids import read_segment_ids
 from mask2former.evaluation.stand_in import stand_in
 from mask2former.layers.chunks import chunks
@@ -35,6 +37,8 @@ class ThingEvaluator(InstanceSegEvaluator):
     def __init__(self, dataset_name: str, **options: Any) -> None:
         metadata = MetadataCatalog.get(dataset_name)
         self._samples = {sample["image_id"]: sample for sample in DatasetCatalog.get(dataset_name)}
+        file = {image_id: s["pan_seg_file_name"] for image_id, s in self._samples.items()}
+        self._true_ids = ReadAhead(list(file), lambda image_id: read_segment_ids(file[image_id]))
         to_contiguous = metadata.thing_dataset_id_to_contiguous_id
         self._category = {contiguous: category for category, contiguous in to_contiguous.items()}
         names = [
@@ -44,6 +48,15 @@ class ThingEvaluator(InstanceSegEvaluator):
         truth = {"images": [], "annotations": [], "categories": names}
         super().__init__(dataset_name, truth=truth, **options)
 
+    def reset(self) -> None:
+        super().reset()
+        self._true_ids.stop()
+
+    def evaluate(self, img_ids: Iterable[int | str] | None = None) -> OrderedDict | None:
+        """See InstanceSegEvaluator."""
+        self._true_ids.stop()
+        return super().evaluate(img_ids)
+
     def _look_up(self, sample: dict, size: tuple[int, int]) -> tuple[dict, list[dict]]:
         """The image and its objects, as COCO has them; objects without ids.
 
@@ -51,7 +64,8 @@ class ThingEvaluator(InstanceSegEvaluator):
             ValueError: the segments have another size than the prediction.
         """
         truth = self._samples[sample["image_id"]]
-        segment_ids = read_segment_ids(truth["pan_seg_file_name"])
+        (reading,) = self._true_ids(sample["image_id"])
+        segment_ids = reading.result()
         if segment_ids.shape != size:
             raise ValueError(
                 f"{truth['pan_seg_file_name']}: its size is {segment_ids.shape}, and that of "

@@ -1,6 +1,6 @@
 """Ground truth that is read while the model predicts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
@@ -18,13 +18,13 @@ class ReadAhead:
         reads: functions of a name, each of which has a thread.
     """
 
-    def __init__(self, names: Sequence[str], *reads: Callable[[str], Any]) -> None:
+    def __init__(self, names: Sequence[Hashable], *reads: Callable[[Any], Any]) -> None:
         self._follower = dict(pairwise(names))
         self._reads = reads
         self._pool: ThreadPoolExecutor | None = None
-        self._ahead: tuple[str, list[Future]] | None = None
+        self._ahead: tuple[Hashable, list[Future]] | None = None
 
-    def __call__(self, name: str) -> list[Future]:
+    def __call__(self, name: Hashable) -> list[Future]:
         """What each of `reads` gives for `name`."""
         if self._ahead is None or self._ahead[0] != name:
             self._forget()
@@ -46,7 +46,7 @@ class ReadAhead:
             future.cancel()
         self._ahead = None
 
-    def _submit(self, name: str) -> list[Future]:
+    def _submit(self, name: Hashable) -> list[Future]:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(len(self._reads))
         return [self._pool.submit(read, name) for read in self._reads]

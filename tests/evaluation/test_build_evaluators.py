@@ -2,6 +2,7 @@
 
 import logging
 import re
+import threading
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -206,3 +207,14 @@ def test_pictures_of_one_name_in_two_folders(minis, tmp_path):
 
 def test_official_names():
     assert issubclass(mask2former.InstanceSegEvaluator, mask2former.evaluation.InstanceSegEvaluator)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_no_thread_outlives_an_evaluation(minis, tmp_path, name):
+    before = set(threading.enumerate())
+    evaluator = build_evaluator(config(*ALL), name, str(tmp_path))
+    assert set(threading.enumerate()) == before  # to check the test sets starts none
+    evaluate(evaluator, name, outputs_of(EXPECTED[name]), numbers=[2, 1, 0])  # 1 is ahead
+    for thread in set(threading.enumerate()) - before:
+        thread.join(timeout=20)
+        assert not thread.is_alive()
