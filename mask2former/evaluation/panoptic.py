@@ -30,7 +30,6 @@ logger = logging.getLogger(__name__)
 SCORES = ("PQ", "SQ", "RQ")
 # Suffix of the metrics -> whose they are, and whether these are things
 GROUPS = {"": ("All", (0, 1)), "_th": ("Things", (1,)), "_st": ("Stuff", (0,))}
-NO_LABEL = -1  # in maps of category * label_divisor + number
 
 Segment = dict  # "id", "category_id" and what else is known of it
 
@@ -54,7 +53,6 @@ class PanopticEvaluator(DatasetEvaluator):
     def __init__(self, dataset_name: str) -> None:
         metadata = MetadataCatalog.get(dataset_name)
         self._dataset_name = dataset_name
-        self._label_divisor = metadata.get("label_divisor")
         self._root = PathManager.get_local_path(metadata.panoptic_root)
         self._json = PathManager.get_local_path(metadata.panoptic_json)
         content = read_json(self._json, "prepare the dataset", "prepare the dataset again")
@@ -90,9 +88,7 @@ class PanopticEvaluator(DatasetEvaluator):
             inputs: "image_id" and "file_name" of each image; one that the ground truth does not
                 have counts nothing, and a second time it counts nothing more.
             outputs: "panoptic_seg" of each: segment ids (H,W), 0 for none, and a list of {"id",
-                "category_id", "isthing"}, of which the category is the dataset's own if there is no
-                "isthing". Instead of the list None: then the ids are category_id *
-                metadata.label_divisor + number, and -1 for none.
+                "category_id", "isthing"}.
 
         Raises:
             FileNotFoundError: an image has no ground truth.
@@ -106,11 +102,9 @@ class PanopticEvaluator(DatasetEvaluator):
                 self._seen.add(image_id)
 
     def _count(
-        self, ids: Tensor, segments: list[Segment] | None, image_id: int | str, name: str
+        self, ids: Tensor, segments: list[Segment], image_id: int | str, name: str
     ) -> np.ndarray:
         truth, (reading,) = self._truth[image_id], self._true_ids(image_id)
-        if segments is None:
-            ids, segments = self._segments_of_labels(ids)
         predicted = self._categories_of(segments, name)
         true_ids = torch.from_numpy(reading.result())
         if true_ids.shape != ids.shape:
@@ -135,29 +129,15 @@ class PanopticEvaluator(DatasetEvaluator):
         categories = np.array(list(predicted.values()), np.int64)
         return count_image(pixels, segments_of_truth, categories, len(self._names))
 
-    def _segments_of_labels(self, labels: Tensor) -> tuple[Tensor, list[Segment]]:
-        """Map and list of segments of a map (H,W) of category * label_divisor + number."""
-        found = set(torch.unique_consecutive(labels).tolist()) - {NO_LABEL}
-        things = self._category_of[True]
-        segments = []
-        for label in sorted(found):
-            category = label // self._label_divisor
-            segments.append(
-                {"id": label + 1, "category_id": category, "isthing": category in things}
-            )
-        return labels + 1, segments
-
     def _categories_of(self, segments: list[Segment], name: str) -> dict[int, int]:
         """Segment id -> 0..K-1"""
         categories = {}
         for segment in segments:
-            category, is_thing = segment["category_id"], segment.get("isthing")
-            if is_thing is not None:
-                category = self._category_of[bool(is_thing)].get(category)
+            contiguous, is_thing = segment["category_id"], bool(segment["isthing"])
+            category = self._category_of[is_thing].get(contiguous)
             if category not in self._index:
-                kind = {None: "category", True: "thing", False: "stuff"}[is_thing]
                 raise ValueError(
-                    f"{name}: a segment of {kind} {segment['category_id']}, which "
+                    f"{name}: a segment of {'thing' if is_thing else 'stuff'} {contiguous}, which "
                     f"{self._dataset_name} has not; evaluate a model of its classes"
                 )
             categories[segment["id"]] = self._index[category]

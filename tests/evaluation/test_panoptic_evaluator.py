@@ -36,7 +36,6 @@ def make_dataset(folder, pairs):
         panoptic_root=str(folder / "gt"),
         thing_dataset_id_to_contiguous_id=THINGS,
         stuff_dataset_id_to_contiguous_id=STUFF,
-        label_divisor=1000,
     )
 
 
@@ -233,27 +232,6 @@ def test_areas_are_those_of_the_json(tmp_path):
         del segment["area"]
     make_dataset(tmp_path, pairs)
     assert evaluate(PanopticEvaluator(NAME), outputs) == pytest.approx(counted, nan_ok=True)
-
-
-def test_labels_without_a_list_of_segments(tmp_path):
-    """Ids are class * label_divisor + number, -1 for none."""
-    pairs = panoptic_cases.draw_pairs(9)
-    expected = check(tmp_path, pairs)
-    outputs = []
-    for _, _, ids, segments in pairs:
-        labels = np.full_like(ids, -1)
-        for number, segment in enumerate(segments):
-            labels[ids == segment["id"]] = 1000 * CONTIGUOUS[segment["category_id"]] + number
-        outputs.append({"panoptic_seg": (torch.from_numpy(labels), None)})
-    assert evaluate(PanopticEvaluator(NAME), outputs) == pytest.approx(expected, nan_ok=True)
-
-
-def test_categories_may_be_those_of_the_dataset(tmp_path):
-    """Where nothing says whether a segment is a thing."""
-    pairs = panoptic_cases.draw_pairs(9)
-    expected = check(tmp_path, pairs)
-    outputs = [{"panoptic_seg": (torch.from_numpy(p[2]), p[3])} for p in pairs]
-    assert evaluate(PanopticEvaluator(NAME), outputs) == pytest.approx(expected, nan_ok=True)
 
 
 def test_each_image_counts_once(tmp_path):
