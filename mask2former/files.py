@@ -13,16 +13,16 @@ import numpy as np
 from iopath.common.file_io import file_lock
 from PIL import Image, UnidentifiedImageError
 
-_PNG_END = b"IEND\xaeB`\x82"
+PNG_END = b"IEND\xaeB`\x82"
 
 
 def is_whole_png(path: Path) -> bool:
     """Whether the file is there and ends as a PNG ends; an interrupted write does not."""
-    if not path.is_file() or path.stat().st_size < len(_PNG_END):
+    if not path.is_file() or path.stat().st_size < len(PNG_END):
         return False
     with path.open("rb") as file:
-        file.seek(-len(_PNG_END), os.SEEK_END)
-        return file.read() == _PNG_END
+        file.seek(-len(PNG_END), os.SEEK_END)
+        return file.read() == PNG_END
 
 
 def read_json(path: str | Path, advice: str, if_broken: str = "") -> Any:

@@ -224,11 +224,10 @@ class _Part:
         return resize_part(_as_pillow(picture), self.resized, self.window, self.interp)
 
     def origins(self, axes: list[np.ndarray], rule: Rule) -> list[np.ndarray]:
-        starts, lengths = self.window[:2], self.window.size
-        sizes = zip(axes, self.source, self.resized, starts, lengths)
+        windows = zip(self.window[:2], self.window.size)
         return [
-            axis[nearest(old, new, rule)[start : start + length]]
-            for axis, old, new, start, length in sizes
+            axes[i][nearest(self.source, self.resized, i, rule)[start : start + length]]
+            for i, (start, length) in enumerate(windows)
         ]
 
 

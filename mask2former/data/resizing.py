@@ -16,6 +16,7 @@ Size = tuple[int, int]  # (height, width)
 # Which pixel is the nearest one: what the official mappers resize as doubles follows torch's rule
 # (classes), what they resize as uint8 follows Pillow's (panoptic colours, masks).
 Rule = Literal["torch", "pillow"]
+_SMALL = 128  # torch's, of H + W
 
 
 class Window(NamedTuple):
@@ -32,13 +33,21 @@ class Window(NamedTuple):
 
 
 @lru_cache(maxsize=64)  # labels and a crop's tries ask for the same
-def nearest(old: int, new: int, rule: Rule) -> np.ndarray:
-    """(new,) which of `old` pixels each of `new` ones is, along one axis. Not to be written to."""
+def nearest(source: Size, size: Size, axis: int, rule: Rule) -> np.ndarray:
+    """Along one axis of a picture (H0,W0) that becomes (H,W): (H,) or (W,), which pixel each is.
+
+    Not to be written to.
+    """
+    old, new = source[axis], size[axis]
     if old == new:
         return np.arange(old)
     if rule == "torch":
-        index = torch.arange(old, dtype=torch.float64)[None, None]
-        return F.interpolate(index, new, mode="nearest")[0, 0].long().numpy()
+        index = torch.arange(old, dtype=torch.float64)[None, None, None]
+        # Of two that are as near, torch's kernel for small maps takes another than that for large
+        # ones, as which it treats a line.
+        if sum(size) <= _SMALL:
+            return F.interpolate(index, (1, new), mode="nearest")[0, 0, 0].long().numpy()
+        return F.interpolate(index[0], new, mode="nearest")[0, 0].long().numpy()
     row = Image.fromarray(np.arange(old, dtype=np.int32)[None])
     return np.asarray(row.resize((new, 1), Image.Resampling.NEAREST))[0]
 

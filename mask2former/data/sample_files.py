@@ -10,7 +10,7 @@ from detectron2.utils.file_io import PathManager
 from PIL import ExifTags, Image, ImageOps
 
 from mask2former.data.errors import SampleError
-from mask2former.files import picture_fault
+from mask2former.files import PNG_END, picture_fault
 
 # Pillow's modes of one channel with more than 8 bits, which it cuts off at 255 on conversion.
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
@@ -118,11 +118,15 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _rows_come_in_order(image: Image.Image, content: bytes) -> bool:
-    """Whether Pillow may stop before the last row: in a PNG that says nothing of an orientation."""
+    """Whether Pillow may stop before the last row.
+
+    It may in a PNG that says nothing of an orientation, and that ends as one: where one was cut
+    off must be found, also below what is seen of it.
+    """
     is_one = len(image.tile) == 1 and getattr(image, "n_frames", 1) == 1
     if image.format != "PNG" or image.info.get("interlace") or not is_one:
         return False
-    return not any(word in content for word in _ORIENTED_PNG)
+    return content.endswith(PNG_END) and not any(word in content for word in _ORIENTED_PNG)
 
 
 @contextlib.contextmanager
