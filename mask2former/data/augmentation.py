@@ -33,7 +33,7 @@ def semantic_recipe(cfg: CfgNode) -> Recipe:
 
 def instance_recipe(cfg: CfgNode) -> Recipe:
     """Resize, crop, colour, flip: the official `mask_former_instance`."""
-    return _standard_recipe(cfg, T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
+    return _standard_recipe(cfg, RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
 
 
 def large_scale_jitter_recipe(cfg: CfgNode) -> Recipe:
@@ -66,7 +66,7 @@ def detr_recipe(cfg: CfgNode) -> Recipe:
         return [*flip, resize]
     crop = [
         T.ResizeShortestEdge(_CROP_LENGTHS, sample_style="choice"),
-        T.RandomCrop(options.CROP.TYPE, options.CROP.SIZE),
+        RandomCrop(options.CROP.TYPE, options.CROP.SIZE),
     ]
     return [OneOf([*flip, resize], [*flip, *crop, resize])]
 
@@ -83,8 +83,26 @@ class OneOf(T.Augmentation):
         return aug_input.apply_augmentations(chosen)
 
 
+class RandomCrop(T.RandomCrop):
+    """detectron2's, but of a very thin picture no crop becomes 0 pixels by rounding."""
+
+    def get_crop_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        height, width = super().get_crop_size(image_size)
+        return max(height, 1), max(width, 1)
+
+
 class CropByClassArea(T.RandomCrop_CategoryAreaConstraint):
     """Draws and decides as detectron2's, but counts whole numbers instead of sorting doubles."""
+
+    def __init__(
+        self,
+        crop_type: str,
+        crop_size: Sequence[float],
+        single_category_max_area: float,
+        ignored_category: int,
+    ):
+        super().__init__(crop_type, crop_size, single_category_max_area, ignored_category)
+        self.crop_aug = RandomCrop(crop_type, crop_size)
 
     def get_transform(self, image: np.ndarray, sem_seg: np.ndarray | None) -> T.Transform:
         """

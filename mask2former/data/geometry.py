@@ -13,7 +13,7 @@ from detectron2.data import transforms as T
 from detectron2.projects.point_rend import ColorAugSSDTransform
 from PIL import Image
 
-from mask2former.data.augmentation import CropByClassArea, OneOf, ResizeScale
+from mask2former.data.augmentation import CropByClassArea, OneOf, RandomCrop, ResizeScale
 from mask2former.data.colour import PhotometricDistortion
 from mask2former.data.resizing import (
     Rule,
@@ -295,6 +295,7 @@ _ASKING_FOR_SIZES = {
     T.ResizeScale,
     T.ResizeShortestEdge,
     CropByClassArea,
+    RandomCrop,
     ResizeScale,
 }
 

@@ -114,6 +114,25 @@ def test_a_crop_is_drawn_again_while_one_class_fills_it(cfg, tmp_path):
     assert shares[1.0] > 0.5 and shares[0.8] < 0.1
 
 
+@pytest.mark.parametrize("limit", [1.0, 0.8])
+@pytest.mark.parametrize("crop_type", ["relative", "relative_range"])
+@pytest.mark.parametrize("size", [(1, 40), (40, 1)])
+def test_a_crop_of_a_very_thin_picture(cfg, tmp_path, size, crop_type, limit):
+    """Nothing would be left of it, were its size only rounded."""
+    label = np.arange(40, dtype=np.uint8).reshape(size) % 19
+    sample = save(tmp_path, label[..., None].repeat(3, 2), label)
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN = (1,), 40
+    cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.TYPE = True, crop_type
+    cfg.INPUT.CROP.SIZE = (0.25, 0.25)
+    cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = limit
+    mapper = build_mapper(cfg, is_train=True)
+    for seed in range(10):
+        np.random.seed(seed)
+        mapped = mapper(sample)
+        assert min(mapped["image"].shape[1:]) == 1 and max(mapped["image"].shape[1:]) >= 10
+        assert mapped["image"][0].equal(mapped["sem_seg"])
+
+
 def test_colours_change_and_labels_do_not(cfg, sample):
     plain = build_mapper(cfg, is_train=True)(sample)
     cfg.INPUT.COLOR_AUG_SSD = True
