@@ -1,6 +1,7 @@
 """From a dataset dict (file names) to the model's input: one mapper, a table of recipes.
 
-H W the size of the transformed and padded image
+The draw comes first (geometry.py), the work later: picture and targets are transformed where the
+drawn crop shows them.
 """
 
 import logging
@@ -76,7 +77,7 @@ class MaskFormerDatasetMapper:
     """Reads the files of a dataset dict, transforms image and labels, builds the targets.
 
     A call takes a dataset dict and returns a new one, with
-        image: uint8 (3,H,W), in INPUT.FORMAT order; a view of pixels that lie together
+        image: uint8, (3,h,w) in INPUT.FORMAT order or (1,h,w); for YUV-BT.601, floating numbers
         height, width: the size of the file, to which predictions are scaled back
         in training also the targets, in one of the two forms that compact.py tells of
 
@@ -156,7 +157,7 @@ class MaskFormerDatasetMapper:
         if self.is_train:
             class_map, truth = self.targets.read(dataset_dict, size, read_image)
         geometry = draw(self.augmentations, picture, class_map)
-        # Channels first only to look at: the model takes either, and no pixel is moved for it.
+        # A view: the model takes channels wherever they lie, so that no pixel is moved for it.
         sample["image"] = torch.from_numpy(geometry.image(picture)).permute(2, 0, 1)
         if not self.is_train:
             return sample

@@ -17,7 +17,7 @@ import torch
 from mask2former.data import annotation_masks
 from mask2former.data.compact import GroundTruth, ground_truth
 from mask2former.data.errors import SampleError
-from mask2former.data.geometry import ClassMap, Geometry
+from mask2former.data.geometry import ClassMap, Geometry, pick
 from mask2former.data.sample_files import check_label_map, check_label_values, count_values
 from mask2former.layers.label_masks import LabelMasks
 from mask2former.layers.run_length_masks import RunLengthMasks
@@ -166,12 +166,13 @@ class PanopticTargets:
         return {"instances": _seen(ground_truth(classes, masks), areas, self.drop_empty)}
 
     def _class_map(self, truth: _Panoptic) -> ClassMap:
+        ids_at = pick(truth.ids)
         numbers = _numbers([segment["id"] for segment in truth.segments])
         classes = np.array([self.ignore_value, *(s["category_id"] for s in truth.segments)])
         classes = classes.astype(np.min_scalar_type(classes.max()))
 
         def classes_at(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-            return classes.take(numbers.take(truth.ids.take(rows, axis=0).take(columns, axis=1)))
+            return classes.take(numbers.take(ids_at(rows, columns)))
 
         return classes_at
 
