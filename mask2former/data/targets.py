@@ -76,6 +76,8 @@ class SemanticTargets:
     def build(self, truth: np.ndarray, geometry: Geometry) -> dict:
         """Adds ignore_value, of pixels of no target."""
         label = geometry.labels(truth, "torch")  # the official mapper's are doubles
+        if label.dtype.kind == "i":
+            label = label.clip(min=-1)  # an ignore value may be less, such as torch's -100
         masks, areas = _label_masks(label, range(self.num_classes), geometry.frame)
         instances = ground_truth(torch.arange(self.num_classes), masks)
         instances = _seen(instances, areas, drop_empty=True)
@@ -253,7 +255,7 @@ def _label_masks(
 ) -> tuple[LabelMasks, torch.Tensor]:
     """Masks of N wanted ids of a map (h,w), and how many pixels each has: (N,).
 
-    The map is numbered anew, so that bytes do for most.
+    The map, of numbers from -1 on, is numbered anew, so that bytes do for most.
     """
     highest = max(ids.max(initial=0), *wanted, 0)
     numbers = _numbers(wanted, int(highest) + 2)  # the last one is of nobody, as is -1

@@ -193,6 +193,21 @@ def test_another_ignore_value(cfg, tmp_path):
     _check_targets(built, ignore=7)
 
 
+@pytest.mark.parametrize("ignore", [-1, -2, -100])
+def test_an_ignore_value_below_zero(cfg, tmp_path, ignore):
+    """The labels are signed, which PNGs cannot have; one of them is far from the others."""
+    label = np.array([[ignore, 2], [150, ignore]], np.int32)
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = 151, ignore
+    cfg.INPUT.MIN_SIZE_TRAIN = (2,)
+    sample = save(tmp_path, np.zeros((2, 2, 3), np.uint8))
+    sample["sem_seg_file_name"] = str(tmp_path / "label.tif")
+    Image.fromarray(label).save(sample["sem_seg_file_name"])
+    built = build_mapper(cfg, True)(sample)
+    assert built["sem_seg"].tolist() == label.tolist()
+    assert built["instances"].gt_classes.tolist() == [2, 150]
+    _check_targets(built, ignore)
+
+
 def test_testing_is_as_in_detectron2(cfg, datasets_root):
     for size, longest in ((96, 1333), (60, 1333), (150, 200), (0, 1333)):
         cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = size, longest
