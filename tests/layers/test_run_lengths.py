@@ -88,8 +88,9 @@ def test_neither_chunks_nor_strides_matter(monkeypatch):
 
 
 @settings(deadline=None, derandomize=True, max_examples=60)
-@given(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=12))
+@given(st.lists(st.integers(0, 2**28), min_size=1, max_size=12))
 def test_any_runs_come_back(runs):
+    """Of longer ones pycocotools writes digits beyond the memory that it has for them."""
     rle = pycocotools.mask.frPyObjects({"size": [1, sum(runs)], "counts": runs}, 1, sum(runs))
     np.testing.assert_array_equal(counts_of(rle["counts"]), runs)
     assert run_lengths._compress(np.array(runs), np.array([len(runs)])) == [rle["counts"]]
