@@ -243,16 +243,23 @@ def _truth_of(dataset_name: str, json_file: str | None) -> dict:
 def _truth_of_dicts(dataset_name: str) -> dict:
     """A dataset in COCO's format; boxes, areas and crowds as its dicts have them."""
     samples = [
-        {**sample, "annotations": [_compressed(a) for a in sample["annotations"]]}
-        for sample in DatasetCatalog.get(dataset_name)
+        {**s, "annotations": [_compressed(a, s["file_name"]) for a in s["annotations"]]}
+        for s in DatasetCatalog.get(dataset_name)
     ]
     with stand_in(dataset_name, samples) as name:
         return convert_to_coco_dict(name)
 
 
-def _compressed(annotation: dict) -> dict:
+def _compressed(annotation: dict, file_name: str) -> dict:
     """Run lengths as pycocotools wants them for an area."""
     mask = annotation["segmentation"]
     if isinstance(mask, dict) and isinstance(mask["counts"], list):
-        mask = pycocotools.mask.frPyObjects(mask, *mask["size"])
+        height, width = mask["size"]
+        # Of longer ones pycocotools would write beyond the memory that it has for them.
+        if min(mask["counts"], default=0) < 0 or sum(mask["counts"]) != height * width:
+            raise ValueError(
+                f"{file_name}: run lengths of an object cover {sum(mask['counts'])} pixels, not "
+                f"its size of {height}x{width}; correct or remove this object"
+            )
+        mask = pycocotools.mask.frPyObjects(mask, height, width)
     return {**annotation, "segmentation": mask}

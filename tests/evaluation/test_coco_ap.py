@@ -168,3 +168,19 @@ def test_masks_of_another_size_are_not_the_object(dataset):
     assert results["segm"]["AP"] == pytest.approx(
         100 * np.mean(np.arange(0.5, 1, 0.05) < 1600 / 1920)
     )
+
+
+@pytest.mark.parametrize("counts", [[2**40], [100, 5], [10_000, -5, 5], []])
+def test_run_lengths_of_another_size_never_reach_pycocotools(counts, tmp_path):
+    annotation = {
+        "category_id": 0,
+        "bbox": [0, 0, 5, 5],
+        "bbox_mode": 1,
+        "iscrowd": 1,
+        "segmentation": {"size": [100, 100], "counts": counts},
+    }
+    sample = {"file_name": "a.jpg", "image_id": 1, "height": 100, "width": 100}
+    name = f"broken_{tmp_path.name}"
+    register(name, lambda: [{**sample, "annotations": [annotation]}], thing_classes=["cat"])
+    with pytest.raises(ValueError, match=r"a\.jpg: run lengths of an object cover .*100x100"):
+        InstanceSegEvaluator(name)
