@@ -1,5 +1,7 @@
 """What is told when a process that loads data has ended: real ones, that real signals end."""
 
+import gc
+import multiprocessing
 import os
 import signal
 import time
@@ -35,7 +37,11 @@ def sentence_of(dataset, num_workers=1):
     loader = DataLoader(dataset, num_workers=num_workers, collate_fn=sharing.shared)
     with pytest.raises(CANDIDATES) as error:
         list(PlainErrors(loader))
-    return user_sentence(error.value)
+    sentence = user_sentence(error.value)
+    del error
+    gc.collect()  # tracebacks would keep the other processes for some time
+    assert multiprocessing.active_children() == []
+    return sentence
 
 
 @pytest.mark.parametrize(
